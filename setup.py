@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+# Each range starts where the tests have passed or where a vulnerability was closed (SECURITY.md); constraints.txt has
+# the versions that the tests run with.
+INSTALL_REQUIRES = [
+    "av>=15",
+    "huggingface-hub>=1.0",
+    "numpy>=1.24",
+    "pillow>=10",
+    "safetensors>=0.5",
+    "torch>=2.6",
+    "transformers>=5.20,<6",
+    "typer>=0.12",
+]
+
+EXTRAS = {
+    "quality": ["ruff"],
+    "quantization": ["bitsandbytes>=0.45"],
+    "test": ["accelerate>=1.5", "peft>=0.17", "pytest>=8", "pytest-xdist>=3"],
+}
+EXTRAS["dev"] = EXTRAS["quality"] + EXTRAS["test"]
+
+setup(
+    name="transformers-eilev",
+    version="0.1.0",
+    description="EILEV and VideoBLIP for transformers: narrates first-person video, in the manner of examples",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    url="https://github.com/yukw777/EILEV",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    python_requires=">=3.10",
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["transformers-eilev = transformers_eilev.commands:app"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
