@@ -48,7 +48,7 @@ def test_logits_and_loss(golden, model, attn_implementation):
         assert outputs.loss.item() == pytest.approx(case["loss"], abs=1e-4), case["name"]
         tail = case.get("logits_tail_len", 0)
         expected = golden.tensors[case.get("logits") or case["logits_tail"]]
-        closeness(outputs.logits[:, -tail:], expected, atol=1e-4, msg=lambda m: f"{case['name']}: {m}")
+        closeness(outputs.logits[:, -tail:], expected, atol=1e-4)
     model.set_attn_implementation("sdpa")
 
 

@@ -2,7 +2,9 @@
 EILEV and VideoBLIP for transformers: `import transformers_eilev`, and the auto classes and `pipeline` know them.
 
 Nothing heavy happens at import. Transformers loads its auto classes when they are first asked for, and so does this
-package: their first use, or the first use of a name of this package, registers everything.
+package: `from transformers import AutoModel` (or another of them, or `pipeline`), or the first use of a name of this
+package, registers everything. Who takes them from transformers' inner modules imports
+`transformers_eilev.registration`.
 """
 
 import importlib
@@ -46,17 +48,23 @@ def _register():
     importlib.import_module(".registration", __name__)
 
 
-class _RegisteringModule(type(transformers)):
-    """The lazy module `transformers`, which registers this package where it loads its own auto classes."""
+def _register_with_auto_classes():
+    """Registers when transformers hands out the first of its auto classes, or `pipeline`; now, if it has already."""
+    loaded = any(name.startswith(("transformers.models.auto.", "transformers.pipelines")) for name in sys.modules)
+    lazy_module = type(transformers)
+    if loaded or "__getattr__" not in vars(lazy_module):
+        return _register()
+    getattr_of_transformers = lazy_module.__getattr__
 
+    # On the class: transformers makes a second module of itself while it loads, and puts it in the first one's place.
     def __getattr__(self, name):
-        value = super().__getattr__(name)
-        if name.startswith("Auto") or name.startswith("pipeline"):
+        if self.__name__ == "transformers" and name.startswith(("Auto", "pipeline")):
             _register()
-        return value
+            if name in vars(sys.modules["transformers"]):
+                return vars(sys.modules["transformers"])[name]
+        return getattr_of_transformers(self, name)
+
+    lazy_module.__getattr__ = __getattr__
 
 
-if "transformers.models.auto.modeling_auto" in sys.modules:
-    _register()
-else:
-    transformers.__class__ = _RegisteringModule
+_register_with_auto_classes()

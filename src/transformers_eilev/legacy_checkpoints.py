@@ -150,7 +150,7 @@ def _guess_prompt_layout(config_dict: dict, name_or_path: str) -> str:
     name = f"{config_dict.get('_name_or_path') or ''} {name_or_path}".lower().replace("_", "-")
     position = {
         "interleaved": name.rfind("eilev"),
-        "prepended": max(name.rfind("video-blip"), name.rfind("videoblip")),
+        "prepended": name.replace("videoblip", "video-blip").rfind("video-blip"),
     }
     if max(position.values()) >= 0:
         return max(position, key=position.get)

@@ -52,9 +52,9 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
     r"""
     A language model that reads text with video clips in it (EILEV, https://arxiv.org/abs/2311.17041).
 
-    The frames of a clip go through the vision model one by one; one pass of the Q-Former over the tokens of all of them
-    gives `num_query_tokens` features, which, projected, stand in the text in place of the clip's `<video>` tokens. Any
-    number of clips may stand anywhere in a text.
+    The frames of a clip go through the vision model one by one; one pass of the Q-Former over the tokens of all of
+    them gives `num_query_tokens` features, which, projected, stand in the text in place of the clip's `<video>`
+    tokens. Any number of clips may stand anywhere in a text.
 
     Args:
         config ([`VideoBlip2Config`]): the model's shape; loading no weights.
@@ -192,8 +192,9 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
             frame_mask (`torch.BoolTensor` of shape `(num_videos, num_frames)`, *optional*):
                 See [`~VideoBlip2ForConditionalGeneration.get_video_features`].
             labels (`torch.LongTensor`, *optional*):
-                Tokens to predict, -100 where none is: of shape `(batch_size, sequence_length)`, parallel to `input_ids`,
-                for a decoder-only language model, of shape `(batch_size, target_length)` for an encoder-decoder one.
+                Tokens to predict, -100 where none is: parallel to `input_ids`, of shape `(batch_size,
+                sequence_length)`, for a decoder-only language model; of shape `(batch_size, target_length)` for an
+                encoder-decoder one.
             decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs:
                 For an encoder-decoder language model, as in [`~transformers.T5ForConditionalGeneration`].
             mm_encoder_outputs (`dict`, *optional*):
@@ -285,7 +286,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
         return (inputs_embeds == self.get_input_embeddings()(video_token_id)).all(-1)
 
     def _embed(self, input_ids, inputs_embeds, video_features, starts_text: bool):
-        """Embeddings of the text, of shape (batch_size, sequence_length, hidden_size), with the clips' features in it."""
+        """The text with the clips' features in it, of shape (batch_size, sequence_length, hidden_size)."""
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if video_features is None:
@@ -294,8 +295,8 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
                 num_lost = (input_ids == self.config.video_token_id).sum().item() if self.config.video_token_id else 0
                 if num_lost:
                     raise ValueError(
-                        f"The text has {num_lost} `<video>` tokens (id {self.config.video_token_id}), but there are no "
-                        "`pixel_values` for them"
+                        f"The text has {num_lost} `<video>` tokens (id {self.config.video_token_id}), but there are "
+                        "no `pixel_values` for them"
                     )
             return inputs_embeds
         mask = self.get_placeholder_mask(input_ids, inputs_embeds)
@@ -425,8 +426,8 @@ def _untie_t5_head(language_model):
     """
     Gives Flan-T5 its own head back.
 
-    T5 1.1 and Flan-T5 have a head apart from the embedding, and say so with `tie_word_embeddings=False`. Transformers 5
-    keeps of that only `scale_decoder_outputs=False`, ties all the same, and would overwrite the head with the embedding.
+    T5 1.1 and Flan-T5 have a head apart from the embedding, and say so with `tie_word_embeddings=False`. Transformers
+    5 keeps of that only `scale_decoder_outputs=False`, ties all the same, and would overwrite the head.
     """
     language_model._tied_weights_keys = {
         target: source for target, source in language_model._tied_weights_keys.items() if target != "lm_head.weight"

@@ -25,7 +25,7 @@ class VideoNarrationPipeline(Pipeline):
     [{'generated_text': 'The camera wearer hits the scraper on the dough mixer guard.'}]
     >>> narrate(
     ...     ["mixer.mp4", "sink.mp4"],
-    ...     demonstrations=[("oven.mp4", "The camera wearer opens the oven."), ("cup.mp4", "The camera wearer washes a cup.")],
+    ...     demonstrations=[("oven.mp4", "The camera wearer opens the oven."), ("cup.mp4", "She washes a cup.")],
     ...     batch_size=2,
     ... )
     ```
@@ -127,7 +127,9 @@ class VideoNarrationPipeline(Pipeline):
     def postprocess(self, model_outputs):
         texts = self.processor.post_process_narrations(model_outputs["generated_ids"].flatten(0, 1))
         if not all(texts):
-            warnings.warn("The model ended a narration before its first word, so a 'generated_text' is empty")
+            warnings.warn(
+                "The model ended a narration before its first word: a 'generated_text' is empty", stacklevel=2
+            )
         return [{"generated_text": text} for text in texts]
 
     def _read_clip(self, clip, clip_settings):

@@ -16,7 +16,10 @@ DEFAULT_PROMPT = "Question: What is the camera wearer doing? Answer:"
 CHAT_TEMPLATE = """
 {%- set ns = namespace(previous=none) -%}
 {%- for message in messages -%}
-    {%- set contents = [{'type': 'text', 'text': message['content']}] if message['content'] is string else message['content'] -%}
+    {%- set contents = message['content'] -%}
+    {%- if contents is string -%}
+        {%- set contents = [{'type': 'text', 'text': contents}] -%}
+    {%- endif -%}
     {%- for content in contents -%}
         {%- if content['type'] == 'video' -%}
             {{- '\n' if ns.previous == 'text' }}{{- '<video>' }}
@@ -38,8 +41,8 @@ class VideoBlip2Processor(ProcessorMixin):
     r"""
     Prepares texts and clips for [`VideoBlip2ForConditionalGeneration`].
 
-    In a text, `<video>` stands for a clip and becomes `num_query_tokens` tokens. A text without `<video>` gets its clip
-    in front.
+    In a text, `<video>` stands for a clip and becomes `num_query_tokens` tokens. A text without `<video>` gets its
+    clip in front.
 
     Args:
         video_processor ([`VideoBlip2VideoProcessor`]): for the clips.
@@ -178,7 +181,7 @@ class VideoBlip2Processor(ProcessorMixin):
 
         Returns:
             `input_ids`, `attention_mask` and, with a target, `labels`. For a decoder-only language model the target
-            follows in `input_ids`, and `labels` are -100 before it; for an encoder-decoder one it is in `labels` alone.
+            follows in `input_ids`, and `labels` are -100 before it; for an encoder-decoder one it is only in `labels`.
         """
         prefix, suffix = self._special_tokens() if add_special_tokens else ([], [])
         newline = self._tokenize("\n") if self.prompt_layout == "interleaved" else []
@@ -227,16 +230,11 @@ class VideoBlip2Processor(ProcessorMixin):
         length = max_length if padding == "max_length" else None
         values = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
         sides = {"labels": side if self.is_decoder_only else "right"}
-        return {
-            name: _pad_rows(
-                [feature[name] for feature in features],
-                values[name],
-                sides.get(name, side),
-                pad_to_multiple_of,
-                length,
-            )
-            for name in names
-        }
+        padded = {}
+        for name in names:
+            rows = [feature[name] for feature in features]
+            padded[name] = _pad_rows(rows, values[name], sides.get(name, side), pad_to_multiple_of, length)
+        return padded
 
     def build_prompt(self, narrations, prompt: str = DEFAULT_PROMPT) -> str:
         """
@@ -314,10 +312,12 @@ def _pieces(text: str | list[str]) -> list[tuple[str, bool]]:
     blocks = [text] if isinstance(text, str) else text
     pieces = []
     for index, block in enumerate(blocks):
-        line_end = "\n" if index < len(blocks) - 1 else ""
-        first, *rest = f"{block}{line_end}".split(VIDEO_TOKEN)
+        first, *rest = block.split(VIDEO_TOKEN)
         # The line break after a clip is the clip's own, whether it was written or not.
         pieces += [(first, False), *((piece.removeprefix("\n"), True) for piece in rest)]
+        if index < len(blocks) - 1:
+            last, follows_clip = pieces.pop()
+            pieces.append((last + "\n", follows_clip))
     return pieces
 
 
@@ -360,10 +360,12 @@ def _only_padding(text_kwargs: dict) -> dict:
 def _pad_rows(rows, value, side, multiple, length) -> torch.LongTensor:
     length = length or max(map(len, rows))
     length = -(-length // multiple) * multiple if multiple else length
-    pad = [(length - len(row), 0) if side == "left" else (0, length - len(row)) for row in rows]
-    return torch.stack(
-        [F.pad(torch.tensor(row, dtype=torch.long), amount, value=value) for row, amount in zip(rows, pad)]
-    )
+    padded = []
+    for row in rows:
+        missing = length - len(row)
+        amount = (missing, 0) if side == "left" else (0, missing)
+        padded.append(F.pad(torch.tensor(row, dtype=torch.long), amount, value=value))
+    return torch.stack(padded)
 
 
 __all__ = ["VideoBlip2Processor"]

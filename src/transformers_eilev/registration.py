@@ -1,5 +1,7 @@
 """Makes transformers' auto classes and `pipeline` know this package. Importing it is all there is to do."""
 
+import sys
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -14,6 +16,7 @@ from transformers import (
 )
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import is_torchvision_available
 
 from .configuration_video_blip_2 import VideoBlip2Config
 from .legacy_checkpoints import is_video_blip_config
@@ -47,8 +50,8 @@ Blip2ConfigDispatch.__module__ = Blip2Config.__module__
 
 def _redirect_legacy_processors():
     """
-    `AutoProcessor` has no hook by which a checkpoint that names `Blip2Processor` could get another class. So that class
-    looks, when it is the auto class that calls, whether the checkpoint is one of EILEV's or VideoBLIP's authors.
+    `AutoProcessor` has no hook by which a checkpoint that names `Blip2Processor` could get another class. So that
+    class looks, when it is the auto class that calls, whether the checkpoint is one of EILEV's or VideoBLIP's authors.
     """
     original = Blip2Processor.from_pretrained.__func__
 
@@ -80,6 +83,9 @@ def register():
     ):
         auto_class.register(VideoBlip2Config, VideoBlip2ForConditionalGeneration)
     AutoVideoProcessor.register(VideoBlip2Config, VideoBlip2VideoProcessor)
+    if not is_torchvision_available():
+        # What `transformers` offers by that name then is a class that only says that torchvision is missing.
+        sys.modules["transformers"].AutoVideoProcessor = AutoVideoProcessor
     AutoProcessor.register(VideoBlip2Config, VideoBlip2Processor)
     _redirect_legacy_processors()
     PIPELINE_REGISTRY.register_pipeline(

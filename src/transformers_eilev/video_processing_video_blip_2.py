@@ -12,7 +12,7 @@ from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .legacy_checkpoints import read_legacy_checkpoint
-from .video_reading import Clip, ClipWindow, frames_to_tensor, read_clip, sample_indices
+from .video_reading import ClipWindow, frames_to_tensor, read_clip, sample_indices
 
 
 class VideoBlip2VideosKwargs(VideosKwargs, total=False):
@@ -51,9 +51,9 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
     r"""
     Turns video clips into `pixel_values` of shape `(num_videos, num_frames, 3, height, width)`.
 
-    A clip is a path, a URL, `bytes` or a binary file object of a video, or its frames: a uint8 array or tensor of shape
-    `(num_frames, height, width, 3)` or `(num_frames, 3, height, width)`, or a list of PIL images. Of a file only the
-    frames that are asked for are decoded. Frames given as such are taken as they are, unless the call asks for
+    A clip is a path, a URL, `bytes` or a binary file object of a video, or its frames: a uint8 array or tensor of
+    shape `(num_frames, height, width, 3)` or `(num_frames, 3, height, width)`, or a list of PIL images. Of a file only
+    the frames that are asked for are decoded. Frames given as such are taken as they are, unless the call asks for
     `num_frames` of them.
 
     Args:
@@ -98,7 +98,7 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
     def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
         config, unused_kwargs = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "video_processor_type" not in config:
-            # A BLIP-2 image processor's: its sizes and means are ours, its names and the frames it says nothing of not.
+            # A BLIP-2 image processor's: its sizes and means are ours; of frames it says nothing.
             legacy = read_legacy_checkpoint(pretrained_model_name_or_path, **kwargs)
             known = cls.valid_kwargs.__annotations__
             config = {key: value for key, value in config.items() if key in known and value is not None}
@@ -112,18 +112,26 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             kwargs: Any setting of the processor, for this call alone.
 
         Returns:
-            `pixel_values` of shape `(num_videos, num_frames, 3, height, width)`, in reading order; and, if the clips
-            have unequal numbers of frames, `frame_mask` of shape `(num_videos, num_frames)`, False where the shorter
-            ones are filled up with zeros.
+            `pixel_values` of shape `(num_videos, num_frames, 3, height, width)`, in reading order; if the clips have
+            unequal numbers of frames, `frame_mask` of shape `(num_videos, num_frames)`, False where the shorter ones
+            are filled up with zeros; with `return_metadata`, `video_metadata`, for each clip a dict with its "source",
+            its "status" ("partial" if frames are missing from the file) and the times of its frames, "frame_sec".
         """
-        validate_kwargs(kwargs.keys(), [*self.valid_kwargs.__annotations__, "return_tensors"])
+        validate_kwargs(
+            captured_kwargs=kwargs.keys(),
+            valid_processor_keys=[*self.valid_kwargs.__annotations__, "return_tensors"],
+        )
         validate_typed_dict(self.valid_kwargs, kwargs)
         return_tensors = kwargs.pop("return_tensors", None)
         settings = self._settings(kwargs)
-        clips = [self._read(clip, kwargs, settings) for clip in flatten_clips(videos)]
-        features = self.pad_frames([self._to_pixel_values(clip.frames, settings) for clip in clips])
+        pixel_values, metadata = [], []
+        for clip in flatten_clips(videos):
+            frames, clip_metadata = self._read(clip, kwargs, settings)
+            pixel_values.append(self._to_pixel_values(frames, settings))
+            metadata.append(clip_metadata)
+        features = self.pad_frames(pixel_values)
         if settings["return_metadata"]:
-            features["video_metadata"] = [{"frame_sec": clip.frame_sec, "source": clip.source} for clip in clips]
+            features["video_metadata"] = metadata
         return BatchFeature(features, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
 
     @staticmethod
@@ -158,8 +166,8 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             settings["fps"] = None
         return self._standardize_kwargs(**settings)
 
-    def _read(self, clip, kwargs, settings) -> Clip:
-        """A clip's frames, uint8, of shape (num_frames, 3, height, width)."""
+    def _read(self, clip, kwargs, settings) -> tuple[torch.Tensor, dict]:
+        """A clip's frames, uint8, of shape (num_frames, 3, height, width), and where they are from."""
         if _is_file(clip):
             every_frame = settings["do_sample_frames"] is False
             window = ClipWindow(
@@ -168,7 +176,8 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
                 num_frames=None if every_frame else settings["num_frames"],
                 fps=None if every_frame else settings["fps"],
             )
-            return read_clip(clip, window)
+            clip = read_clip(clip, window)
+            return clip.frames, {"source": clip.source, "frame_sec": clip.frame_sec, "status": clip.status}
         timed = [name for name in ("fps", "start", "end") if kwargs.get(name) is not None]
         if timed:
             raise ValueError(f"Frames given without their file have no times, so {timed} can't be applied to them")
@@ -176,7 +185,7 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
         num_frames = settings["num_frames"] if settings["do_sample_frames"] else kwargs.get("num_frames")
         if num_frames is not None:
             frames = frames[sample_indices(len(frames), num_frames)]
-        return Clip(frames=frames, frame_sec=None, source=f"{type(clip).__name__} of frames")
+        return frames, {"source": type(clip).__name__, "frame_sec": None, "status": "complete"}
 
     @staticmethod
     def _to_pixel_values(frames, settings) -> torch.FloatTensor:

@@ -1,0 +1,14 @@
+"""The `transformers-eilev` command: what the package does, from a shell. Knows the package; nothing knows it."""
+
+import typer
+
+from .narrate import narrate
+
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split(":")[0])
+app.command()(narrate)
+
+
+@app.callback()
+def main():
+    """Narrates first-person video, in the manner of examples (EILEV, VideoBLIP)."""

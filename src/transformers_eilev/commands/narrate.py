@@ -1,0 +1,81 @@
+"""`transformers-eilev narrate`."""
+
+from typing import Annotated
+
+import typer
+
+
+def narrate(
+    videos_and_texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VIDEO|TEXT...",
+            help="Clips and texts in any order: an argument that is a file is a clip, a text belongs to the clips "
+            "right before it. The last clip is narrated; without a text after it, what the camera wearer does is "
+            "asked.",
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Model id or folder.")] = "kpyu/eilev-blip2-opt-2.7b",
+    processor: Annotated[str | None, typer.Option(help="The processor's, if it lies elsewhere.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as it was saved.")] = "auto",
+    num_frames: Annotated[int | None, typer.Option(help="Frames of each clip, evenly spaced.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second of each clip, instead of --num-frames.")] = None,
+    start: Annotated[float | None, typer.Option(help="Where the clips start in their files, in seconds.")] = None,
+    end: Annotated[float | None, typer.Option(help="Where they end, in seconds.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Length of the narration.")] = None,
+    num_beams: Annotated[int | None, typer.Option(help="Beams to search with.")] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="Above 0 prefers long narrations, below short.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 avoids repeating.")] = None,
+    do_sample: Annotated[bool | None, typer.Option(help="Draw instead of taking the likeliest.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of drawing.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of drawing.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of drawing.")] = None,
+):
+    """
+    Says what the camera wearer does in a clip.
+
+    With narrated clips before it, in their manner:
+
+    transformers-eilev narrate cup.mp4 "Question: What is the camera wearer doing? Answer: The camera wearer washes a
+    cup." mixer.mp4 "Question: What is the camera wearer doing? Answer:"
+
+    Settings that are not given are those of the checkpoint.
+    """
+    from .arguments import arrange_videos_and_texts
+
+    try:
+        blocks, clips = arrange_videos_and_texts(videos_and_texts)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
+
+    # Before the model, which takes longer to load: what is wrong with a clip shows at once.
+    loaded_processor = AutoProcessor.from_pretrained(processor or model)
+    clip_settings = _given({"num_frames": num_frames, "fps": fps, "start": start, "end": end})
+    inputs = loaded_processor(text=[blocks], videos=[clips], **clip_settings)
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    loaded_model = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype).to(device)
+    if seed is not None:
+        set_seed(seed)
+    generation_settings = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "length_penalty": length_penalty,
+        "repetition_penalty": repetition_penalty,
+        "do_sample": do_sample,
+        "temperature": temperature,
+        "top_p": top_p,
+    }
+    generated_ids = loaded_model.generate(**inputs.to(device, loaded_model.dtype), **_given(generation_settings))
+    narration = loaded_processor.post_process_narrations(generated_ids, inputs)[0]
+    if not narration:
+        typer.secho("The model ended the narration before its first word.", fg="yellow", err=True)
+    typer.echo(narration)
+
+
+def _given(settings: dict) -> dict:
+    return {name: value for name, value in settings.items() if value is not None}

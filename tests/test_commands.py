@@ -1,0 +1,122 @@
+"""The `transformers-eilev` command and the example scripts, as they are typed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from transformers_eilev.commands import app
+from transformers_eilev.commands.arguments import arrange_videos_and_texts
+
+
+QUESTION = "Question: What is the camera wearer doing? Answer:"
+EXAMPLES = Path(__file__).parents[1] / "examples" / "narration"
+
+
+@pytest.fixture
+def clip(videos_path):
+    return str(videos_path / "short_2s.mp4")
+
+
+@pytest.mark.parametrize(
+    "arguments, blocks, num_clips",
+    [
+        (["CLIP"], [f"<video>{QUESTION}"], 1),
+        (["CLIP", "What?"], ["<video>What?"], 1),
+        (["CLIP", "What?", " Answer: "], ["<video>What? Answer:"], 1),
+        (["CLIP", "What? One.", "CLIP", "What?"], ["<video>What? One.", "<video>What?"], 2),
+        (["CLIP", "CLIP", "What?"], ["<video><video>What?"], 2),
+        (["You see clips.", "CLIP", "What?"], ["You see clips.", "<video>What?"], 1),
+        (["CLIP", "What? One.", "CLIP"], ["<video>What? One.", f"<video>{QUESTION}"], 2),
+        (["https://example.org/clip", "What?"], ["<video>What?"], 1),
+    ],
+)
+def test_arguments_in_any_order(arguments, blocks, num_clips, clip):
+    arguments = [clip if argument == "CLIP" else argument for argument in arguments]
+    assert arrange_videos_and_texts(arguments) == (blocks, [a for a in arguments if a == clip or "://" in a])
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "folder/missing clip.MKV", "./missing.webm"])
+def test_what_looks_like_a_video_but_is_not_there_is_no_text(name):
+    with pytest.raises(FileNotFoundError, match=name.split("/")[-1]):
+        arrange_videos_and_texts([name, "What?"])
+
+
+def test_other_bad_arguments(tmp_path, clip):
+    with pytest.raises(IsADirectoryError, match="folder"):
+        arrange_videos_and_texts([str(tmp_path), "What?"])
+    with pytest.raises(ValueError, match="No clip"):
+        arrange_videos_and_texts(["What?"])
+    with pytest.raises(ValueError, match="<video>"):
+        arrange_videos_and_texts([clip, "<video> What?"])
+    assert arrange_videos_and_texts([clip, "long " * 2000])[1] == [clip]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["narrate", *map(str, arguments)])
+
+
+def test_narrate(golden, clip):
+    options = [
+        "--model",
+        golden.checkpoint,
+        "--max-new-tokens",
+        5,
+        "--num-beams",
+        1,
+        "--no-do-sample",
+        "--device",
+        "cpu",
+    ]
+    result = run(clip, QUESTION, *options)
+    assert result.exit_code == 0, result.output
+    processor, model = getattr(golden, "prepended" if golden.family == "opt" else "interleaved"), golden.model
+    settings = {"fps": 1, "end": 10} if golden.family == "opt" else {}
+    inputs = processor(text=f"<video>{QUESTION}", videos=clip, **settings)
+    generated_ids = model.generate(**inputs, max_new_tokens=5, num_beams=1, do_sample=False)
+    assert result.stdout.strip().endswith(processor.post_process_narrations(generated_ids, inputs)[0])
+
+
+def test_narrate_draws_the_same_with_the_same_seed(golden, clip):
+    options = [
+        "--model",
+        golden.checkpoint,
+        "--max-new-tokens",
+        8,
+        "--num-beams",
+        1,
+        "--do-sample",
+        "--temperature",
+        9.0,
+    ]
+    outputs = [run(clip, *options, "--seed", seed).stdout for seed in (1, 1, 2)]
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_narrate_says_what_is_wrong(golden, tmp_path):
+    result = run("missing.mp4", "--model", golden.checkpoint)
+    assert result.exit_code == 2 and "missing.mp4" in result.output
+    (tmp_path / "text.mp4").write_text("no video")
+    result = run(tmp_path / "text.mp4", "--model", golden.checkpoint)
+    assert result.exit_code == 1 and "text.mp4" in str(result.exception)
+
+
+@pytest.mark.parametrize("script, family", [("run_eilev_narration.py", "t5"), ("run_video_blip_narration.py", "opt")])
+def test_examples(script, family, golden, clip):
+    if golden.family != family:
+        return
+    command = [
+        sys.executable,
+        EXAMPLES / script,
+        clip,
+        QUESTION,
+        "--model",
+        golden.checkpoint,
+        "--max_new_tokens",
+        "4",
+    ]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Generated text: ")

@@ -1,0 +1,174 @@
+"""`pipeline("video-narration")` as its users call it."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from transformers_eilev import VideoNarrationPipeline
+
+
+PROMPT = "Question: What is the camera wearer doing? Answer:"
+
+
+@pytest.fixture(scope="module")
+def narrate(golden):
+    return pipeline(
+        "video-narration",
+        model=golden.model,
+        processor=golden.interleaved,
+        device="cpu",
+        max_new_tokens=6,
+        num_beams=1,
+    )
+
+
+@pytest.fixture
+def clips(videos_path):
+    return [str(videos_path / name) for name in ("good_cfr_bframes.mp4", "short_2s.mp4", "rotate90.mp4")]
+
+
+def narration_of(golden, clips, narrations=(), prompt=PROMPT, **kwargs):
+    """The same without the pipeline."""
+    processor = golden.interleaved
+    inputs = processor(text=processor.build_prompt(list(narrations), prompt), videos=[list(clips)], **kwargs)
+    options = {"max_new_tokens": 6, "num_beams": 1, "do_sample": False, "repetition_penalty": 1.0}
+    generated_ids = golden.model.generate(**inputs, **options)
+    return processor.post_process_narrations(generated_ids, inputs)[0]
+
+
+@pytest.fixture
+def greedy(narrate):
+    def call(*args, **kwargs):
+        return narrate(*args, do_sample=False, repetition_penalty=1.0, **kwargs)
+
+    return call
+
+
+def test_one_clip(golden, greedy, clips):
+    outputs = greedy(clips[0])
+    assert outputs == [{"generated_text": narration_of(golden, clips[:1])}]
+    assert json.loads(json.dumps(outputs)) == outputs
+
+
+def test_many_clips_in_batches(golden, greedy, clips):
+    expected = [[{"generated_text": narration_of(golden, [clip])}] for clip in clips]
+    assert len({str(output) for output in expected}) > 1
+    assert greedy(clips) == expected
+    assert greedy(clips, batch_size=2) == expected
+    assert list(greedy(clip for clip in clips)) == expected
+
+
+def test_clips_of_unequal_length_in_a_batch(golden, greedy, clips):
+    settings = {"fps": 1, "end": 10}
+    expected = [[{"generated_text": narration_of(golden, [clip], **settings)}] for clip in clips]
+    assert greedy(clips, batch_size=3, **settings) == expected
+
+
+def test_demonstrations_make_an_in_context_prompt(golden, greedy, clips):
+    demonstrations = [(clips[1], "The camera wearer cuts a tomato."), (clips[2], "The camera wearer stirs.")]
+    narrations = [narration for _, narration in demonstrations]
+    expected = narration_of(golden, [clips[1], clips[2], clips[0]], narrations, "What? Answer:")
+    assert greedy(clips[0], demonstrations=demonstrations, prompt="What? Answer:") == [{"generated_text": expected}]
+    each = {"video": clips[0], "demonstrations": demonstrations, "prompt": "What? Answer:"}
+    assert greedy([each, each], batch_size=2) == [[{"generated_text": expected}]] * 2
+
+
+def test_demonstrations_are_read_once(narrate, clips, monkeypatch):
+    read = []
+    process = type(narrate.processor.video_processor).preprocess
+    monkeypatch.setattr(
+        type(narrate.processor.video_processor),
+        "preprocess",
+        lambda self, video, **kwargs: read.append(video) or process(self, video, **kwargs),
+    )
+    narrate(clips[:2], demonstrations=[(clips[2], "The camera wearer stirs.")])
+    assert sorted(read) == sorted(clips)
+
+
+def test_frames_are_one_clip(golden, greedy):
+    images = [Image.fromarray(frame) for frame in golden.videos[0].permute(0, 2, 3, 1).numpy()]
+    expected = greedy(golden.videos[0])
+    assert greedy(images) == expected
+    assert greedy(tuple(images)) == expected
+    assert greedy([images, images]) == [expected] * 2
+
+
+def test_generation_settings(narrate, clips):
+    assert len(narrate(clips[0], num_beams=3, num_return_sequences=2, do_sample=False)) == 2
+    many = narrate(clips, num_beams=3, num_return_sequences=2, do_sample=False, batch_size=2)
+    assert [len(outputs) for outputs in many] == [2, 2, 2]
+    nested = narrate(clips[0], generate_kwargs={"do_sample": False, "repetition_penalty": 1.0})
+    assert nested == narrate(clips[0], do_sample=False, repetition_penalty=1.0)
+
+
+def test_num_frames(golden, greedy, clips):
+    assert greedy(clips[0], num_frames=2) == [{"generated_text": narration_of(golden, clips[:1], num_frames=2)}]
+
+
+def test_an_empty_narration_is_no_silence(golden, narrate, clips):
+    end = golden.interleaved.tokenizer.eos_token_id
+    with pytest.warns(UserWarning, match="empty"):
+        outputs = narrate(clips[0], eos_token_id=end, sequence_bias={(end,): 1e4}, do_sample=False)
+    assert outputs == [{"generated_text": ""}]
+
+
+@pytest.mark.parametrize(
+    "demonstrations, message",
+    [
+        ([("CLIP", "")], "Demonstration 0"),
+        ([("CLIP",)], "Demonstration 0"),
+        ([("CLIP", "One."), ("CLIP", 2)], "Demonstration 1"),
+        ([("CLIP", "One <video>.")], "<video>"),
+    ],
+)
+def test_bad_demonstrations_are_named(narrate, clips, demonstrations, message):
+    demonstrations = [tuple(clips[1] if part == "CLIP" else part for part in pair) for pair in demonstrations]
+    with pytest.raises(ValueError, match=message):
+        narrate(clips[0], demonstrations=demonstrations)
+
+
+def test_bad_clips_are_named(narrate, tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing.mp4"):
+        narrate(str(tmp_path / "missing.mp4"))
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(ValueError, match="text.mp4"):
+        narrate(str(tmp_path / "text.mp4"))
+    with pytest.raises(ValueError, match="image"):
+        narrate({"video": str(tmp_path / "text.mp4"), "image": 1})
+
+
+def test_parts_that_do_not_belong_together_are_an_error(golden, golden_opt, golden_t5):
+    other = golden_t5 if golden.family == "opt" else golden_opt
+    with pytest.raises(ValueError, match="num_query_tokens"):
+        VideoNarrationPipeline(model=golden.model, processor=other.interleaved, device="cpu")
+
+
+def test_from_a_folder_by_name(golden, tmp_path, clips):
+    """As `pipeline("video-narration", model=...)` loads it, in today's format and in the legacy one."""
+    golden.model.save_pretrained(tmp_path)
+    golden.interleaved.save_pretrained(tmp_path)
+    options = {"max_new_tokens": 4, "num_beams": 1, "do_sample": False, "repetition_penalty": 1.0}
+    today = pipeline("video-narration", model=str(tmp_path), device="cpu")
+    legacy = pipeline("video-narration", model=str(golden.checkpoint), device="cpu")
+    assert today.model.generation_config.to_dict() == golden.model.generation_config.to_dict()
+    assert type(today) is type(legacy) is VideoNarrationPipeline
+    if legacy.processor.prompt_layout == "interleaved":
+        assert today(clips[0], **options) == legacy(clips[0], **options)
+    else:
+        assert legacy(clips[0], **options)[0]["generated_text"]
+
+
+def test_in_half_precision(golden, tmp_path, clips):
+    model = AutoModelForImageTextToText.from_pretrained(golden.checkpoint, dtype=torch.bfloat16)
+    processor = AutoProcessor.from_pretrained(golden.checkpoint)
+    half = pipeline("video-narration", model=model, processor=processor, device="cpu")
+    assert half(clips[:2], batch_size=2, max_new_tokens=4)[0][0]["generated_text"]
+
+
+def test_the_default_checkpoint():
+    _, task, _ = PIPELINE_REGISTRY.check_task("video-narration")
+    assert task["default"]["model"][0] == "kpyu/eilev-blip2-opt-2.7b"
