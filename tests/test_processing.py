@@ -91,6 +91,21 @@ def test_collated_batches(golden, layout):
     assert num_queries == 0 or layout == "prepended"
 
 
+def test_classes(golden):
+    classes = golden.tables["model_interleaved"].get("classify_classes")
+    batch = golden.interleaved.encode_classes(["picks up", " drops ", "turns on the tap"])
+    assert batch["class_attention_mask"].sum(1).tolist() == [
+        len(golden.interleaved.tokenizer(text, add_special_tokens=False)["input_ids"])
+        for text in (" picks up", " drops", " turns on the tap")
+    ]
+    if classes is not None:
+        batch = golden.interleaved.encode_classes(classes["classes"])
+        assert batch["class_input_ids"].tolist() == classes["class_input_ids"]
+        assert batch["class_attention_mask"].tolist() == classes["class_attention_mask"]
+    with pytest.raises(ValueError, match="' '"):
+        golden.interleaved.encode_classes(["drops", " "])
+
+
 def test_tokenizer_is_the_originals(golden):
     for case in golden.tables["tokenizer_strings"]:
         tokenizer = golden.interleaved.tokenizer

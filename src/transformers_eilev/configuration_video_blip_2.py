@@ -67,8 +67,7 @@ class VideoBlip2Config(Blip2Config):
     def from_dict(cls, config_dict, **kwargs):
         if config_dict.get("model_type") == "blip-2":
             # AutoConfig reads the file by itself and comes here; it leaves the folder's or the model's name.
-            name_or_path = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or ""
-            config_dict = upgrade_config_dict(config_dict, name_or_path)
+            config_dict = upgrade_config_dict(config_dict, kwargs.get("name_or_path"))
         return super().from_dict(without_code_fields(config_dict), **kwargs)
 
 

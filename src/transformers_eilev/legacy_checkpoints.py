@@ -136,7 +136,7 @@ def without_code_fields(config_dict: dict) -> dict:
     return {
         key: without_code_fields(value) if isinstance(value, dict) else value
         for key, value in config_dict.items()
-        if key not in _CODE_FIELDS and not key.lstrip("_").startswith("attn_implementation")
+        if key not in _CODE_FIELDS and not str(key).lstrip("_").startswith("attn_implementation")
     }
 
 

@@ -153,8 +153,8 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        # The Q-Former stays in fp32 (see `_keep_in_fp32_modules`).
-        queries = qformer_outputs.last_hidden_state.to(self.language_projection.weight.dtype)
+        # The Q-Former stays in fp32 (see `_keep_in_fp32_modules`). Not to the projection's own type: that may be int8.
+        queries = qformer_outputs.last_hidden_state.to(frame_tokens.dtype)
         return BaseModelOutputWithVisionQformerOutputs(
             last_hidden_state=frame_tokens,
             pooler_output=self.language_projection(queries),

@@ -228,13 +228,35 @@ class VideoBlip2Processor(ProcessorMixin):
             return {name: [feature[name] for feature in features] for name in names}
         side = padding_side or self.tokenizer.padding_side
         length = max_length if padding == "max_length" else None
-        values = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
+        pad_token_id = self.tokenizer.pad_token_id
+        values = {"input_ids": pad_token_id, "class_input_ids": pad_token_id, "labels": -100}
         sides = {"labels": side if self.is_decoder_only else "right"}
         padded = {}
         for name in names:
             rows = [feature[name] for feature in features]
-            padded[name] = _pad_rows(rows, values[name], sides.get(name, side), pad_to_multiple_of, length)
+            padded[name] = _pad_rows(rows, values.get(name, 0), sides.get(name, side), pad_to_multiple_of, length)
         return padded
+
+    def encode_classes(self, classes: list[str]) -> dict[str, torch.LongTensor]:
+        """
+        The continuations that [`~VideoBlip2ForConditionalGeneration.classify`] scores.
+
+        Args:
+            classes (`list[str]`): what may come next after a text, without a space before it.
+
+        Returns:
+            `class_input_ids` and `class_attention_mask`, of shape `(num_classes, class_length)`, padded on the right.
+            No special token is among them: the model is not asked whether it would end there.
+
+        Raises:
+            ValueError: if a class has no token.
+        """
+        space = " " if self.is_decoder_only else ""
+        rows = [self._tokenize(f"{space}{text.strip()}") if text.strip() else [] for text in classes]
+        if not all(rows):
+            raise ValueError(f"Every class needs a word, but {classes[rows.index([])]!r} has none")
+        features = [{"class_input_ids": row, "class_attention_mask": [1] * len(row)} for row in rows]
+        return self.pad(features, padding_side="right")
 
     def build_prompt(self, narrations, prompt: str = DEFAULT_PROMPT) -> str:
         """

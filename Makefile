@@ -1,0 +1,42 @@
+# Everything happens in a virtual environment in this folder; the first call of a target makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# What `make narrate` narrates, and with what.
+CLIP ?= tests/fixtures/videos/good_cfr_bframes.mp4
+CHECKPOINT ?= tests/fixtures/golden/t5/checkpoint
+
+.PHONY: install narrate test style quality check bench clean
+
+install: .venv/installed
+
+.venv/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+narrate: install
+	@echo "The weights of $(CHECKPOINT) are random, so its words mean nothing:"
+	$(BIN)/transformers-eilev narrate $(CLIP) --model $(CHECKPOINT)
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
+
+style: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quality: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check: quality
+	$(BIN)/python utils/check_repo.py
+
+bench: install
+	$(BIN)/python benchmarks/bench_import.py
+	$(BIN)/python benchmarks/bench_video_reading.py
+
+clean:
+	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache
