@@ -18,8 +18,8 @@ INSTALL_REQUIRES = [
 
 EXTRAS = {
     "quality": ["ruff"],
-    "quantization": ["bitsandbytes>=0.45"],
-    "test": ["accelerate>=1.5", "peft>=0.17", "pytest>=8", "pytest-xdist>=3"],
+    "quantization": ["accelerate>=1.5", "bitsandbytes>=0.48"],
+    "test": ["accelerate>=1.5", "bitsandbytes>=0.48", "peft>=0.17", "pytest>=8", "pytest-xdist>=3"],
 }
 EXTRAS["dev"] = EXTRAS["quality"] + EXTRAS["test"]
 

@@ -53,7 +53,7 @@ def check_constraints():
         literal for literal in literals if re.fullmatch(r"[a-z][a-z-]+(\[[a-z]+\])?([<>=!~]=?[\d.,<>=]+)?", literal)
     ]
     for requirement in map(Requirement, wanted):
-        if requirement.specifier and requirement.name not in pins and requirement.name != "bitsandbytes":
+        if requirement.specifier and requirement.name not in pins:
             yield f"constraints.txt does not pin {requirement.name}, which setup.py asks for"
         elif requirement.name in pins and pins[requirement.name] not in requirement.specifier:
             yield f"constraints.txt pins {requirement.name} {pins[requirement.name]}, setup.py wants {requirement}"
