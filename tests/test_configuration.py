@@ -91,7 +91,7 @@ def test_a_configuration_chooses_no_code(published, today):
     if today:
         hostile = AutoConfig.from_pretrained(published).to_dict()
     plain = VideoBlip2Config.from_dict(copy.deepcopy(hostile)).to_dict()
-    hostile["auto_map"] = {"AutoConfig": "evil.Config"}
+    hostile["text_config"]["auto_map"] = {"AutoConfig": "evil.Config"}
     for part in (hostile, hostile["text_config"], hostile["vision_config"]):
         part["attn_implementation"] = part["_attn_implementation"] = "evil/kernel"
         part["_attn_implementation_internal"] = "evil/kernel"

@@ -18,12 +18,16 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "Clip": "video_reading",
     "ClipWindow": "video_reading",
+    "ReadLimits": "video_reading",
     "VideoBlip2Config": "configuration_video_blip_2",
     "VideoBlip2ForConditionalGeneration": "modeling_video_blip_2",
     "VideoBlip2Processor": "processing_video_blip_2",
     "VideoBlip2VideoProcessor": "video_processing_video_blip_2",
     "VideoNarrationPipeline": "pipeline_video_narration",
     "VideoReadError": "video_reading",
+    "VideoReadWarning": "video_reading",
+    "iter_clips": "video_reading",
+    "probe_video": "video_reading",
     "read_clip": "video_reading",
     "read_clips": "video_reading",
 }

@@ -24,9 +24,6 @@ _DEFAULT_VOCAB_SIZE = {"opt": 50272, "t5": 32128}
 
 _HUB_KWARGS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 
-# Fields by which a configuration from the Hub could choose code to run.
-_CODE_FIELDS = ("auto_map", "custom_pipelines")
-
 
 @dataclass(frozen=True)
 class LegacyCheckpoint:
@@ -131,12 +128,16 @@ def upgrade_config_dict(config_dict: dict, name_or_path, **kwargs) -> dict:
     }
 
 
-def without_code_fields(config_dict: dict) -> dict:
-    """A configuration without the fields, at any depth, that choose code or an attention implementation."""
+def without_code_fields(config_dict: dict, is_part: bool = False) -> dict:
+    """
+    A configuration without the fields, at any depth, that choose an attention implementation, or code for a part.
+
+    The `auto_map` of the whole stays: transformers heeds it with `trust_remote_code=True` alone.
+    """
     return {
-        key: without_code_fields(value) if isinstance(value, dict) else value
+        key: without_code_fields(value, is_part=True) if isinstance(value, dict) else value
         for key, value in config_dict.items()
-        if key not in _CODE_FIELDS and not str(key).lstrip("_").startswith("attn_implementation")
+        if not str(key).lstrip("_").startswith("attn_implementation") and not (is_part and key == "auto_map")
     }
 
 
