@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, GenerationMixin, RepetitionPenaltyLogitsProcessor, initialization
+from transformers import initialization
 from transformers.modeling_outputs import CausalLMOutputWithPast, Seq2SeqLMOutput
 from transformers.modeling_utils import slice_logits_to_keep
 
@@ -21,7 +21,7 @@ from transformers.utils import can_return_tuple
 
 from .classification import score_continuations
 from .configuration_video_blip_2 import VideoBlip2Config
-from .legacy_checkpoints import read_legacy_checkpoint
+from .generation_video_blip_2 import VideoBlip2GenerationMixin
 
 
 @dataclass
@@ -48,7 +48,7 @@ class VideoBlip2Seq2SeqLMOutput(Seq2SeqLMOutput):
     video_hidden_states: torch.Tensor | None = None
 
 
-class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
+class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2GenerationMixin):
     r"""
     A language model that reads text with video clips in it (EILEV, https://arxiv.org/abs/2311.17041).
 
@@ -67,6 +67,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
     _can_compile_fullgraph = True
     # The Q-Former's activations overflow in half precision; the language model may add parts of its own.
     _keep_in_fp32_modules = ["query_tokens", "qformer"]
+    _no_split_modules = [*Blip2PreTrainedModel._no_split_modules, "Blip2QFormerLayer"]
 
     def __init__(self, config: VideoBlip2Config):
         super().__init__(config)
@@ -87,6 +88,11 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
         if isinstance(module, VideoBlip2ForConditionalGeneration):
             # Not zeros, as transformers' BLIP-2 has it: queries that start equal get equal gradients and stay equal.
             initialization.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
+
+    @property
+    def dtype(self):
+        """Not the first parameter's: `query_tokens` stay in fp32, and what is saved would be loaded as fp32."""
+        return self.language_model.dtype
 
     def get_input_embeddings(self):
         return self.language_model.get_input_embeddings()
@@ -291,8 +297,10 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if video_features is None:
             # A token that is generated may be a `<video>` that a draft proposes; one of a prompt has lost its clip.
-            if starts_text and input_ids is not None and not torch.compiler.is_compiling():
-                num_lost = (input_ids == self.config.video_token_id).sum().item() if self.config.video_token_id else 0
+            has_id = input_ids is not None and self.config.video_token_id is not None
+            # In this order: `starts_text` is a tensor where the cache is static.
+            if has_id and not torch.compiler.is_compiling() and starts_text:
+                num_lost = (input_ids == self.config.video_token_id).sum().item()
                 if num_lost:
                     raise ValueError(
                         f"The text has {num_lost} `<video>` tokens (id {self.config.video_token_id}), but there are "
@@ -300,6 +308,17 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
                     )
             return inputs_embeds
         mask = self.get_placeholder_mask(input_ids, inputs_embeds)
+        self._check_clips(mask, video_features)
+        video_features = video_features.to(inputs_embeds.device, inputs_embeds.dtype)
+        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), video_features)
+
+    def _check_clips(self, mask, video_features):
+        """Whether the clips' features fit the places that the text has for them, `mask`."""
+        if video_features.shape[-1] != self.config.text_config.hidden_size:
+            raise ValueError(
+                f"The clips' features are {video_features.shape[-1]} wide, the language model is "
+                f"{self.config.text_config.hidden_size}: they are another model's"
+            )
         num_features = video_features.shape[:-1].numel()
         if not torch.compiler.is_compiling() and mask.sum().item() != num_features:
             raise ValueError(
@@ -308,62 +327,6 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, GenerationMixin):
                 "`<video>` in the text, expanded by a processor with the same `num_query_tokens` and token, and not "
                 "truncated"
             )
-        video_features = video_features.to(inputs_embeds.device, inputs_embeds.dtype)
-        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), video_features)
-
-    def _maybe_prepare_encoder_kwargs_for_generation(
-        self, inputs_tensor, model_kwargs, model_input_name, generation_config
-    ):
-        """The text encoder of an encoder-decoder language model reads the clips too, so they are merged before it."""
-        if model_kwargs.get("pixel_values") is None:
-            model_kwargs.pop("pixel_values", None)
-        if not self.config.is_encoder_decoder or model_kwargs.get("encoder_outputs") is not None:
-            return super()._maybe_prepare_encoder_kwargs_for_generation(
-                inputs_tensor, model_kwargs, model_input_name, generation_config
-            )
-        model_kwargs = self._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
-        video_outputs = (model_kwargs.pop("mm_encoder_outputs", None) or {}).get("video")
-        inputs_embeds = self._embed(
-            inputs_tensor if model_input_name == "input_ids" else None,
-            inputs_tensor if model_input_name == "inputs_embeds" else None,
-            None if video_outputs is None else video_outputs.pooler_output,
-            starts_text=True,
-        )
-        model_kwargs.pop("inputs_embeds", None)
-        return self._prepare_text_encoder_decoder_kwargs_for_generation(
-            inputs_embeds, model_kwargs, "inputs_embeds", generation_config
-        )
-
-    def _get_logits_processor(self, generation_config, input_ids_seq_length=None, **kwargs):
-        """
-        A penalty for repeating counts what is generated alone, as in the original, which generated from embeddings: a
-        narration shall use the words of the question and of the demonstrations.
-        """
-        processors = super()._get_logits_processor(generation_config, input_ids_seq_length, **kwargs)
-        for processor in processors:
-            if isinstance(processor, RepetitionPenaltyLogitsProcessor) and not self.config.is_encoder_decoder:
-                processor.prompt_ignore_length = input_ids_seq_length
-        return processors
-
-    def _prepare_generation_config(self, generation_config, **kwargs):
-        """`<video>` is never generated: nothing could stand for it, and drafts of assisted decoding keep off it."""
-        generation_config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
-        if self.config.video_token_id is not None:
-            suppressed = set(generation_config.suppress_tokens or ())
-            generation_config.suppress_tokens = sorted(suppressed | {self.config.video_token_id})
-        return generation_config, model_kwargs
-
-    def adjust_generation_fn(self, generation_config, from_auto, from_pipeline, name_or_path, **kwargs):
-        """A legacy checkpoint says nothing of how it generates: it does as its authors' sample scripts do."""
-        super().adjust_generation_fn(generation_config, from_auto, from_pipeline, name_or_path, **kwargs)
-        if generation_config is not None or name_or_path is None:
-            return
-        legacy = read_legacy_checkpoint(name_or_path, **kwargs)
-        if legacy is not None and legacy.is_video_blip:
-            # Only the special tokens of what was found: old files also list that time's default of every setting.
-            names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-            special_tokens = {name: getattr(self.generation_config, name) for name in names}
-            self.generation_config = GenerationConfig(**{**special_tokens, **legacy.generation_defaults})
 
     @torch.no_grad()
     def classify(
