@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_modeling import FAMILIES, TEXTS, VIDEO, VOCAB_SIZE, close, inputs_of, tiny_config, tiny_model
+from test_modeling import close
+from tiny_models import FAMILIES, TEXTS, VIDEO, VOCAB_SIZE, inputs_of, tiny_config, tiny_model
 from transformers import (
     CompileConfig,
     OPTForCausalLM,

@@ -10,18 +10,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_modeling import (
-    FAMILIES,
-    NUM_QUERIES,
-    TEXTS,
-    VIDEO,
-    clips_of,
-    close,
-    decoded,
-    inputs_of,
-    tiny_config,
-    tiny_model,
-)
+from test_modeling import close
+from tiny_models import FAMILIES, NUM_QUERIES, TEXTS, VIDEO, clips_of, decoded, inputs_of, tiny_config, tiny_model
 from transformers import (
     AutoConfig,
     AutoModel,
