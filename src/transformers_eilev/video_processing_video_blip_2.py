@@ -189,11 +189,13 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
 
     @staticmethod
     def _to_pixel_values(frames, settings) -> torch.FloatTensor:
-        if settings["device"] is not None:
-            frames = frames.to(settings["device"])
         if settings["do_resize"]:
-            frames = _resize(frames, settings["size"], settings["resample"])
-        pixel_values = frames.float()
+            size = settings["size"]
+            if not (size.height and size.width):
+                raise ValueError(f"`size` must have a `height` and a `width`, but is {dict(size)}")
+            frames = resize_frames(frames, (size.height, size.width), settings["resample"])
+        # Not before: only on a CPU is there the kernel for uint8.
+        pixel_values = frames.to(settings["device"]).float()
         if settings["do_rescale"]:
             pixel_values = pixel_values * settings["rescale_factor"]
         if settings["do_normalize"]:
@@ -249,19 +251,24 @@ def _check_settings(settings: dict):
             raise ValueError(f"`{name}=True` is not supported: frames are resized to `size` whole")
 
 
-def _resize(frames, size, resample) -> torch.Tensor:
+def resize_frames(frames, size: tuple[int, int], resample=PILImageResampling.BICUBIC) -> torch.Tensor:
     """
-    Resizes uint8 frames as PIL does, within 1 of it in less than 1 % of the pixels.
+    Resizes frames as PIL does, within 1 of it in less than 1 % of the pixels.
 
     On the uint8 tensor: through float, PyTorch's bicubic kernel is another than PIL's, and off by up to 19.
+
+    Args:
+        frames (`torch.Tensor`): uint8, of shape (num_frames, 3, height, width), on a CPU.
+        size (`tuple[int, int]`): height and width to give them.
+        resample (`PILImageResampling`): nearest, bilinear or bicubic.
+
+    Raises:
+        ValueError: for another filter.
     """
-    if not (size.height and size.width):
-        raise ValueError(f"`size` must have a `height` and a `width`, but is {dict(size)}")
-    size = (size.height, size.width)
     mode = _INTERPOLATION.get(resample)
     if mode is None:
         raise ValueError(f"`resample` is {resample!r}, but must be one of {[int(known) for known in _INTERPOLATION]}")
-    if tuple(frames.shape[-2:]) == size:
+    if tuple(frames.shape[-2:]) == tuple(size):
         return frames
     antialias = mode != "nearest-exact"
     return F.interpolate(frames, size=size, mode=mode, antialias=antialias)
