@@ -80,6 +80,15 @@ def test_caches(model, cache_implementation):
     assert generated.tolist() == argmax_loop(model, inputs).tolist()
 
 
+@pytest.mark.parametrize("cache_implementation", ["static", "dynamic"])
+def test_a_decoder_deeper_than_its_encoder(cache_implementation):
+    """Caches have as many layers as the decoder, which transformers takes from the encoder's number."""
+    model = tiny_model("t5-deep-decoder")
+    inputs = inputs_of(model)
+    generated = new_tokens(model, inputs, cache_implementation=cache_implementation)
+    assert generated.tolist() == argmax_loop(model, inputs).tolist()
+
+
 def test_static_cache_compiles_without_a_graph_break(model):
     compile_config = CompileConfig(fullgraph=True, backend="eager", mode=None)
     compile_config._compile_all_devices = True

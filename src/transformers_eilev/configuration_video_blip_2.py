@@ -1,5 +1,7 @@
 """Configuration of VideoBLIP-2: BLIP-2 over the frames of video clips."""
 
+import copy
+
 from transformers import Blip2Config
 
 from .legacy_checkpoints import upgrade_config_dict, without_code_fields
@@ -57,6 +59,14 @@ class VideoBlip2Config(Blip2Config):
                 f"`video_token_id` is {self.video_token_id}, which is no row of the language model's embedding "
                 f"(`text_config.vocab_size` is {vocab_size})"
             )
+
+    def get_text_config(self, decoder=None, encoder=None):
+        """As transformers' own; of T5's decoder, by which `generate` sizes caches, with the decoder's own depth."""
+        text_config = super().get_text_config(decoder=decoder, encoder=encoder)
+        if decoder and not encoder and text_config.model_type == "t5":
+            text_config = copy.deepcopy(text_config)
+            text_config.num_layers = text_config.num_decoder_layers
+        return text_config
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):

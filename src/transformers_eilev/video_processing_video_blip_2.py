@@ -129,6 +129,8 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             frames, clip_metadata = self._read(clip, kwargs, settings)
             pixel_values.append(self._to_pixel_values(frames, settings))
             metadata.append(clip_metadata)
+        if not pixel_values:
+            raise ValueError(f"There is no clip in `videos`, which is {videos!r}")
         features = self.pad_frames(pixel_values)
         if settings["return_metadata"]:
             features["video_metadata"] = metadata
