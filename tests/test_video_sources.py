@@ -11,6 +11,7 @@ import pytest
 import torch
 from video_frames import (
     VIDEOS,
+    run_python,
 )
 
 from transformers_eilev.video_reading import (
@@ -221,3 +222,30 @@ def test_probe(name, width, height, duration, fps, start):
     assert info.fps == pytest.approx(fps)
     assert info.start == (start if start is None else pytest.approx(start))
     assert info.codec == "h264"
+
+
+def test_nothing_is_left_behind_that_a_fork_would_trip_over():
+    """Threads of decoders and scalers, that wait for the garbage collector, hang a child that collects them."""
+    code = """
+    import gc, os, signal, sys, threading
+    gc.disable()
+    from transformers_eilev.video_reading import read_clip
+    read_clip(sys.argv[1])
+    before = len(os.listdir("/proc/self/task"))
+    for _ in range(3):
+        read_clip(sys.argv[1])
+    assert len(os.listdir("/proc/self/task")) <= before, "threads are left"
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        gc.collect()
+        read_clip(sys.argv[1])
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, "the child hung"
+    """
+    run_python(code, VIDEOS / "good_cfr_bframes.mp4")
+
+
+def test_an_error_of_a_worker_stays_what_it_is():
+    """PyTorch builds it anew from its text."""
+    assert str(VideoReadError("clip.mp4: is empty")) == "clip.mp4: is empty"

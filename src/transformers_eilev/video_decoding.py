@@ -9,7 +9,7 @@ import os
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
@@ -107,6 +107,9 @@ class VideoFile:
 
     def __exit__(self, *exc_info) -> None:
         self._container.close()
+        # Decoders and scalers have threads of their own, and a process that forks while they wait to be collected
+        # as garbage hangs where it collects them. So nothing is left to collect.
+        self._container = self._stream = self._context = None
 
     def touch(self) -> None:
         """Restart the clock of `max_seconds`."""
@@ -143,7 +146,7 @@ class VideoFile:
                 container_options={"format_whitelist": whitelist, "protocol_whitelist": "none"},
                 metadata_errors="replace",
                 buffer_size=1 << 17,
-                io_open=self._refuse_to_open,
+                io_open=_refusal(self.name),
             )
         except VideoReadError:
             raise
@@ -157,9 +160,6 @@ class VideoFile:
         # One thread: frame threads hand frames out late and can hang when reading stops early.
         self._context.thread_count = 1
         self._context.options = {"max_pixels": bound}
-
-    def _refuse_to_open(self, url: str, flags: int, options: dict) -> BinaryIO:
-        raise VideoReadError(self.name, f"refers to another file, {url!r}, which is not opened")
 
     def _pick_stream(self) -> "av.VideoStream":
         from av.stream import Disposition
@@ -421,7 +421,7 @@ class VideoFile:
     def to_rgb(self, frame: "av.VideoFrame") -> torch.Tensor:
         """`frame` as uint8 of shape (3, height, width), RGB, turned upright; a view, not contiguous."""
         self.counts.converted += 1
-        image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+        image = torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1)).permute(2, 0, 1)
         return _turn_upright(image, frame)
 
 
@@ -452,6 +452,15 @@ class _Damage:
             number, keyframes = self._place.get(frame.pts, (0, ()))
             bad = any(keyframe in self._first_bad and number >= self._first_bad[keyframe] for keyframe in keyframes)
             yield tick, frame, bad or frame.is_corrupt
+
+
+def _refusal(name: str) -> Callable:
+    """What FFmpeg gets that wants another file; not a method, by which container and reader would hold each other."""
+
+    def refuse_to_open(url: str, flags: int, options: dict) -> BinaryIO:
+        raise VideoReadError(name, f"refers to another file, {url!r}, which is not opened")
+
+    return refuse_to_open
 
 
 def _identity(packet: "av.Packet") -> tuple[int | None, int | None, int]:

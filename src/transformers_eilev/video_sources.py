@@ -25,14 +25,15 @@ class VideoReadError(ValueError):
         window (`ClipWindow`, *optional*): the clip asked for, when the failure is that clip's alone.
     """
 
-    def __init__(self, source: str, reason: str, window: Any = None):
+    # `source` alone is a whole message: an error of a DataLoader's worker is built anew from its text.
+    def __init__(self, source: str, reason: str = "", window: Any = None):
         super().__init__(source, reason, window)  # all of them, so that the error survives pickling
         self.source = source
         self.reason = reason
         self.window = window
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.reason}"
+        return f"{self.source}: {self.reason}" if self.reason else self.source
 
 
 class VideoReadWarning(UserWarning):
