@@ -6,9 +6,9 @@ from setuptools import find_packages, setup
 # constraints.txt has the versions that the tests pass with. transformers' range starts with the first version whose
 # `generate` encodes clips before it reads the text.
 INSTALL_REQUIRES = [
-    "av>=15",
-    "huggingface-hub>=1.0",
-    "numpy>=1.24",
+    "av>=18",
+    "huggingface-hub>=2.0",
+    "numpy>=2.0",
     "pillow>=10",
     "safetensors>=0.5",
     "torch>=2.6",
@@ -33,7 +33,7 @@ setup(
     url="https://github.com/yukw777/EILEV",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["transformers-eilev = transformers_eilev.commands:app"]},

@@ -47,6 +47,7 @@ def test_what_looks_like_a_video_but_is_not_there_is_no_text(name):
 def test_other_bad_arguments(tmp_path, clip):
     with pytest.raises(IsADirectoryError, match="folder"):
         arrange_videos_and_texts([str(tmp_path), "What?"])
+    assert arrange_videos_and_texts([clip, "", "What?"])[0] == ["<video>What?"]
     with pytest.raises(ValueError, match="No clip"):
         arrange_videos_and_texts(["What?"])
     with pytest.raises(ValueError, match="<video>"):
@@ -100,7 +101,9 @@ def test_narrate_says_what_is_wrong(golden, tmp_path):
     assert result.exit_code == 2 and "missing.mp4" in result.output
     (tmp_path / "text.mp4").write_text("no video")
     result = run(tmp_path / "text.mp4", "--model", golden.checkpoint)
-    assert result.exit_code == 1 and "text.mp4" in str(result.exception)
+    assert result.exit_code == 1 and "Error:" in result.output and "text.mp4" in result.output
+    result = run(tmp_path / "text.mp4", "--model", golden.checkpoint, "--num-frames", 4, "--fps", 2)
+    assert result.exit_code == 1 and "fps" in result.output and "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("script, family", [("run_eilev_narration.py", "t5"), ("run_video_blip_narration.py", "opt")])

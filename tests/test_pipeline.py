@@ -73,6 +73,8 @@ def test_demonstrations_make_an_in_context_prompt(golden, greedy, clips):
     narrations = [narration for _, narration in demonstrations]
     expected = narration_of(golden, [clips[1], clips[2], clips[0]], narrations, "What? Answer:")
     assert greedy(clips[0], demonstrations=demonstrations, prompt="What? Answer:") == [{"generated_text": expected}]
+    assert greedy({"path": clips[0], "bytes": None}) == greedy(clips[0])
+    assert greedy([]) == []
     each = {"video": clips[0], "demonstrations": demonstrations, "prompt": "What? Answer:"}
     assert greedy([each, each], batch_size=2) == [[{"generated_text": expected}]] * 2
 
@@ -123,10 +125,14 @@ def test_an_empty_narration_is_no_silence(golden, narrate, clips):
         ([("CLIP",)], "Demonstration 0"),
         ([("CLIP", "One."), ("CLIP", 2)], "Demonstration 1"),
         ([("CLIP", "One <video>.")], "<video>"),
+        ([{"video": "CLIP", "text": "One."}], "Demonstration 0"),
     ],
 )
 def test_bad_demonstrations_are_named(narrate, clips, demonstrations, message):
-    demonstrations = [tuple(clips[1] if part == "CLIP" else part for part in pair) for pair in demonstrations]
+    demonstrations = [
+        tuple(clips[1] if part == "CLIP" else part for part in pair) if isinstance(pair, tuple) else pair
+        for pair in demonstrations
+    ]
     with pytest.raises(ValueError, match=message):
         narrate(clips[0], demonstrations=demonstrations)
 

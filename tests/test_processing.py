@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from test_modeling_golden import labels_of, text_of
-from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, AutoVideoProcessor
 
 from transformers_eilev import VideoBlip2Processor, VideoBlip2VideoProcessor
 
@@ -172,6 +172,8 @@ def test_a_file_gives_the_frames_that_were_asked_for(videos_path):
     assert outputs["video_metadata"][0]["frame_sec"] == pytest.approx(expected, abs=1e-3)
     outputs = process(str(path), fps=1, end=10, return_metadata=True)
     assert outputs["video_metadata"][0]["frame_sec"] == pytest.approx(list(range(10)), abs=1e-3)
+    outputs = process({"path": str(path), "bytes": None}, start=5, num_frames=2, return_metadata=True)
+    assert outputs["video_metadata"][0]["frame_sec"] == pytest.approx([5, 10 - 1 / 30], abs=1e-3)
     outputs = process(path.read_bytes(), start=2, end=3, num_frames=2, return_metadata=True)
     assert outputs["video_metadata"][0]["frame_sec"] == pytest.approx([2, 3 - 1 / 30], abs=1e-3)
 
@@ -216,7 +218,7 @@ def test_unequal_frame_sizes_are_an_error_without_resizing(golden):
         golden.interleaved.video_processor(golden.videos[:2], do_resize=False)
 
 
-@pytest.mark.parametrize("video", [3, [], [3], np.zeros((4, 4)), {"path": "x.mp4"}])
+@pytest.mark.parametrize("video", [3, [], [3], np.zeros((4, 4)), {"file": "x.mp4"}, {"path": None}])
 def test_what_is_no_clip_is_an_error(golden, video):
     with pytest.raises(ValueError):
         golden.interleaved(text="<video>", videos=video)
@@ -276,7 +278,7 @@ def test_other_errors_of_a_call(golden):
 def test_padding_and_tensors_are_the_callers_choice(golden):
     texts = ["A", "A longer text than that"]
     processor = golden.interleaved
-    lists = processor(text=texts, padding=False, return_tensors=None)["input_ids"]
+    lists = processor(text=texts, padding=False)["input_ids"]
     assert len(lists[0]) < len(lists[1])
     left = processor(text=texts)
     assert left["attention_mask"][0, 0] == 0
@@ -353,12 +355,36 @@ def test_legacy_checkpoints_say_how_they_were_trained(golden, family, layout, nu
     assert video_processor.size["height"] == 56
 
 
-@pytest.mark.parametrize("name, layout", [("video-blip-opt-2.7b-ego4d", "prepended"), ("eilev-opt", "interleaved")])
+@pytest.mark.parametrize(
+    "name, layout",
+    [
+        ("video-blip-opt-2.7b-ego4d", "prepended"),
+        ("eilev-opt", "interleaved"),
+        ("video-blip/eilev-opt", "interleaved"),
+        ("models--kpyu--video-blip-opt-2.7b-ego4d/snapshots/0123", "prepended"),
+    ],
+)
 def test_the_name_of_a_legacy_checkpoint_wins(golden, name, layout, tmp_path):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).symlink_to(golden.checkpoint)
     processor = AutoProcessor.from_pretrained(tmp_path / name)
     assert processor.prompt_layout == layout
     assert processor.video_processor.fps == (1 if layout == "prepended" else None)
+
+
+def test_the_names_of_folders_around_it_say_nothing(golden, tmp_path):
+    (tmp_path / "eilev" / "video-blip").mkdir(parents=True)
+    (tmp_path / "eilev" / "video-blip" / "checkpoint").symlink_to(golden.checkpoint)
+    processor = AutoProcessor.from_pretrained(tmp_path / "eilev" / "video-blip" / "checkpoint")
+    assert processor.prompt_layout == ("prepended" if golden.family == "opt" else "interleaved")
+
+
+def test_legacy_checkpoints_in_a_subfolder(golden):
+    folder, name = golden.checkpoint.parent, golden.checkpoint.name
+    processor = AutoProcessor.from_pretrained(folder, subfolder=name)
+    model = AutoModelForImageTextToText.from_pretrained(folder, subfolder=name)
+    assert type(processor) is VideoBlip2Processor
+    assert processor.video_token_id == model.config.video_token_id == golden.model.config.video_token_id
 
 
 def test_what_is_saved_is_readable(golden, tmp_path):

@@ -62,6 +62,7 @@ def test_make_targets_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = set(re.findall(r"(?:^|`)make (\w+)", README, flags=re.MULTILINE))
     assert {"narrate", "test", "bench"} <= named <= targets
+    assert not re.search(r"\b[A-Z]+_[A-Z]+\b", re.sub(r"`[^`]*`", "", README)), "a placeholder was left"
     assert all(c[0] in ("transformers-eilev", "python", "make", "pip") for c in commands())
 
 

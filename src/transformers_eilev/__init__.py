@@ -24,12 +24,15 @@ _MODULE_OF = {
     "VideoBlip2Processor": "processing_video_blip_2",
     "VideoBlip2VideoProcessor": "video_processing_video_blip_2",
     "VideoNarrationPipeline": "pipeline_video_narration",
+    "VideoInfo": "video_reading",
     "VideoReadError": "video_reading",
     "VideoReadWarning": "video_reading",
+    "frames_to_tensor": "video_reading",
     "iter_clips": "video_reading",
     "probe_video": "video_reading",
     "read_clip": "video_reading",
     "read_clips": "video_reading",
+    "sample_indices": "video_reading",
 }
 
 __all__ = sorted(_MODULE_OF)

@@ -109,6 +109,9 @@ class VideoBlip2GenerationMixin(GenerationMixin):
         if generation_config is not None or name_or_path is None:
             return
         legacy = read_legacy_checkpoint(name_or_path, **kwargs)
+        if legacy is not None and self.config.video_token_id is None:
+            # AutoConfig knows a folder's name, but not a subfolder or another cache; here all of that is known.
+            self.config.video_token_id = legacy.video_token_id
         if legacy is not None and legacy.is_video_blip:
             # Only the special tokens of what was found: old files also list that time's default of every setting.
             names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")

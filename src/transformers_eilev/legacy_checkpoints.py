@@ -88,7 +88,7 @@ def read_legacy_checkpoint(pretrained_model_name_or_path, **kwargs) -> LegacyChe
         kwargs: The Hub's keyword arguments of `from_pretrained` (`revision`, `token`, ...), and `prompt_layout` to say
             it instead of having it guessed; others are ignored.
     """
-    config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **_only_hub_kwargs(kwargs))
+    config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **only_hub_kwargs(kwargs))
     return describe_legacy_checkpoint(config_dict, pretrained_model_name_or_path, **kwargs)
 
 
@@ -98,9 +98,7 @@ def describe_legacy_checkpoint(config_dict: dict, name_or_path, **kwargs) -> Leg
         return None
     text_config = config_dict.get("text_config") or {}
     vocab_size = text_config.get("vocab_size") or _DEFAULT_VOCAB_SIZE.get(text_config.get("model_type", "opt"))
-    ids = _read_token_ids(name_or_path, **_only_hub_kwargs(kwargs)) or _KNOWN_VOCABULARIES.get(
-        vocab_size, (None, None)
-    )
+    ids = _read_token_ids(name_or_path, **only_hub_kwargs(kwargs)) or _KNOWN_VOCABULARIES.get(vocab_size, (None, None))
     video_token_id, newline_token_id = ids
     image_token_id = config_dict.get("image_token_index")
     if video_token_id is not None and image_token_id is not None:
@@ -141,25 +139,31 @@ def without_code_fields(config_dict: dict, is_part: bool = False) -> dict:
     }
 
 
-def _only_hub_kwargs(kwargs: dict) -> dict:
+def only_hub_kwargs(kwargs: dict) -> dict:
+    """Of `from_pretrained`'s keyword arguments, those that say where files lie."""
     return {key: kwargs[key] for key in _HUB_KWARGS if kwargs.get(key) is not None}
 
 
 def _guess_prompt_layout(config_dict: dict, name_or_path: str) -> str:
-    # Nothing in the files says it. The names on the Hub do; of a folder with another name, the version of transformers
-    # that wrote it does: VideoBLIP's were written by 4.29, EILEV's by 4.35.
-    name = f"{config_dict.get('_name_or_path') or ''} {name_or_path}".lower().replace("_", "-")
-    position = {
-        "interleaved": name.rfind("eilev"),
-        "prepended": name.replace("videoblip", "video-blip").rfind("video-blip"),
-    }
-    if max(position.values()) >= 0:
-        return max(position, key=position.get)
+    # Nothing in the files says it. The names of the checkpoints do; of one with another name, the version of
+    # transformers that wrote it does: VideoBLIP's were written by 4.29, EILEV's by 4.35.
+    for name in (_checkpoint_name(name_or_path), _checkpoint_name(config_dict.get("_name_or_path") or "")):
+        if "video-blip" in name or "videoblip" in name:
+            return "prepended"
+        if "eilev" in name:
+            return "interleaved"
     if not is_video_blip_config(config_dict):
         return "interleaved"
     text_config = config_dict.get("text_config") or {}
     version = config_dict.get("transformers_version") or text_config.get("transformers_version") or ""
     return "prepended" if version.startswith("4.2") else "interleaved"
+
+
+def _checkpoint_name(name_or_path: str) -> str:
+    """A model's own name: not that of the folders around it, but of the Hub's cache, where a snapshot has none."""
+    *parents, name = name_or_path.rstrip("/\\").replace("\\", "/").split("/")
+    cached = [parent for parent in parents if parent.startswith("models--")]
+    return (cached[-1].split("--")[-1] if cached else name).lower().replace("_", "-")
 
 
 def _read_token_ids(name_or_path, **hub_kwargs) -> tuple[int, int | None] | None:

@@ -72,11 +72,11 @@ class VideoNarrationPipeline(Pipeline):
         Raises:
             VideoReadError, FileNotFoundError: for a clip that can't be read.
         """
-        if isinstance(videos, (list, tuple)):
-            videos = videos if is_clip(videos) or isinstance(videos, list) else list(videos)
-        if isinstance(videos, list) and is_clip(videos):
-            videos = {"video": videos}  # the frames of one clip, not a list of clips
-        return super().__call__(videos, **kwargs)
+        if is_clip(videos):
+            videos = {"video": videos}  # one clip, if it is a list (of frames) or a dict too
+        elif isinstance(videos, tuple):
+            videos = list(videos)
+        return super().__call__(videos, **kwargs) if not isinstance(videos, list) or videos else []
 
     def _sanitize_parameters(self, prompt=None, demonstrations=None, generate_kwargs=None, **kwargs):
         clip_settings = {name: kwargs.pop(name) for name in _CLIP_SETTINGS if name in kwargs}
@@ -91,12 +91,12 @@ class VideoNarrationPipeline(Pipeline):
 
     def preprocess(self, inputs, prompt=None, demonstrations=None, clip_settings=None):
         clip_settings = clip_settings or {}
-        if isinstance(inputs, dict):
+        if isinstance(inputs, dict) and not is_clip(inputs):
             if unknown := set(inputs) - {"video", "prompt", "demonstrations"}:
                 raise ValueError(
                     f"A dict has a 'video', a 'prompt' and 'demonstrations', but here is {sorted(unknown)}"
                 )
-            prompt = inputs.get("prompt", prompt)
+            prompt = inputs.get("prompt") or prompt
             if inputs.get("demonstrations") is not None:
                 demonstrations = self._read_demonstrations(inputs["demonstrations"], clip_settings)
             inputs = inputs["video"]
@@ -119,8 +119,7 @@ class VideoNarrationPipeline(Pipeline):
         generate_kwargs = self._prepare_generate_kwargs(generate_kwargs or {}, return_dict_in_generate=False)
         generated_ids = self.model.generate(**model_inputs, **video_inputs, **generate_kwargs)
         batch_size = len(model_inputs["input_ids"])
-        if self.processor.is_decoder_only:
-            generated_ids = generated_ids[:, model_inputs["input_ids"].shape[1] :]
+        generated_ids = self.processor.without_prompt(generated_ids, model_inputs)
         # (batch_size * num_return_sequences, length) -> (batch_size, num_return_sequences, length)
         return {"generated_ids": generated_ids.reshape(batch_size, -1, generated_ids.shape[-1])}
 
@@ -137,7 +136,8 @@ class VideoNarrationPipeline(Pipeline):
 
     def _read_demonstrations(self, demonstrations, clip_settings):
         for index, demonstration in enumerate(demonstrations):
-            if len(demonstration) != 2 or not isinstance(demonstration[1], str) or not demonstration[1].strip():
+            is_pair = isinstance(demonstration, (tuple, list)) and len(demonstration) == 2
+            if not is_pair or not isinstance(demonstration[1], str) or not demonstration[1].strip():
                 raise ValueError(f"Demonstration {index} must be a clip and its narration, but is {demonstration!r}")
         return [(self._read_clip(clip, clip_settings), narration) for clip, narration in demonstrations]
 

@@ -144,7 +144,7 @@ class VideoBlip2Processor(ProcessorMixin):
             ValueError: if texts and clips don't match, or if truncation would cut a clip.
         """
         if images is not None or audio is not None:
-            raise ValueError("This model takes `text` and `videos`, no `images` and no `audio`")
+            raise ValueError("This model takes `text=` and `videos=`; a first argument without name is `images`")
         if text is None and videos is None:
             raise ValueError("Give `text`, `videos`, or both")
         if text is None and text_target is not None:
@@ -159,9 +159,10 @@ class VideoBlip2Processor(ProcessorMixin):
             data.update(self.pad(features, **_only_padding(text_kwargs)))
         if videos is not None:
             data.update(self.video_processor(videos, **merged_kwargs["videos_kwargs"]))
-        return BatchFeature(
-            data, tensor_type=text_kwargs.get("return_tensors"), skip_tensor_conversion=self.skip_tensor_conversion
-        )
+        return_tensors = text_kwargs.get("return_tensors")
+        if text_kwargs.get("padding") in (False, "do_not_pad") and "return_tensors" not in kwargs:
+            return_tensors = None  # rows of unequal lengths
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
 
     def encode(
         self,
@@ -277,15 +278,21 @@ class VideoBlip2Processor(ProcessorMixin):
         What the model said.
 
         Args:
-            generated_ids (`torch.LongTensor` of shape `(batch_size, length)`): of `model.generate`.
+            generated_ids (`torch.LongTensor` of shape `(batch_size, length)`): of `model.generate`, or its output with
+                `return_dict_in_generate=True`.
             inputs (*optional*): what it was called with; a decoder-only model's text is then cut off.
 
         Returns:
             `list[str]`: the narrations, without special tokens and without spaces around.
         """
-        if inputs is not None and self.is_decoder_only:
-            generated_ids = generated_ids[:, inputs["input_ids"].shape[1] :]
+        generated_ids = getattr(generated_ids, "sequences", generated_ids)
+        if inputs is not None:
+            generated_ids = self.without_prompt(generated_ids, inputs)
         return [text.strip() for text in self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True)]
+
+    def without_prompt(self, generated_ids: torch.LongTensor, inputs) -> torch.LongTensor:
+        """What is new in `generated_ids`: a decoder-only model's begin with the text it was called with."""
+        return generated_ids[:, inputs["input_ids"].shape[1] :] if self.is_decoder_only else generated_ids
 
     @property
     def is_decoder_only(self) -> bool:

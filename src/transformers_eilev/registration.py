@@ -19,7 +19,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import is_torchvision_available
 
 from .configuration_video_blip_2 import VideoBlip2Config
-from .legacy_checkpoints import is_video_blip_config
+from .legacy_checkpoints import is_video_blip_config, only_hub_kwargs
 from .modeling_video_blip_2 import VideoBlip2ForConditionalGeneration
 from .pipeline_video_narration import VideoNarrationPipeline
 from .processing_video_blip_2 import VideoBlip2Processor
@@ -57,9 +57,10 @@ def _redirect_legacy_processors():
 
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         if cls is Blip2Processor and kwargs.get("_from_auto"):
-            hub_kwargs = {key: kwargs[key] for key in ("cache_dir", "token", "revision") if kwargs.get(key)}
             try:
-                config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
+                config_dict, _ = PreTrainedConfig.get_config_dict(
+                    pretrained_model_name_or_path, **only_hub_kwargs(kwargs)
+                )
             except OSError:  # a processor without a model beside it
                 config_dict = {}
             if is_video_blip_config(config_dict):

@@ -51,7 +51,8 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
     r"""
     Turns video clips into `pixel_values` of shape `(num_videos, num_frames, 3, height, width)`.
 
-    A clip is a path, a URL, `bytes` or a binary file object of a video, or its frames: a uint8 array or tensor of
+    A clip is a path, a URL, `bytes` or a binary file object of a video (or `{"path": ..., "bytes": ...}` with one of
+    them, as `datasets` has it), or its frames: a uint8 array or tensor of
     shape `(num_frames, height, width, 3)` or `(num_frames, 3, height, width)`, or a list of PIL images. Of a file only
     the frames that are asked for are decoded. Frames given as such are taken as they are, unless the call asks for
     `num_frames` of them.
@@ -60,7 +61,8 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
         num_frames (`int`, *optional*, defaults to 8): Frames of a file, uniformly from `start` to `end` (EILEV).
         fps (`float`, *optional*): Instead of `num_frames`: so many frames a second (VideoBLIP: 1).
         start (`float`, *optional*, defaults to 0): Seconds from the video's first frame.
-        end (`float`, *optional*, defaults to 8): Seconds; a shorter video is taken to its end.
+        end (`float`, *optional*, defaults to 8): Seconds; a shorter video is taken to its end. A call that gives
+            `start` alone moves the end along.
         do_resize, size, resample, do_rescale, rescale_factor, do_normalize, image_mean, image_std:
             As in [`~transformers.BlipImageProcessor`].
 
@@ -166,10 +168,14 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             settings["num_frames"] = None
         elif kwargs.get("num_frames") is not None and kwargs.get("fps") is None:
             settings["fps"] = None
+        if kwargs.get("start") is not None and "end" not in kwargs and settings["end"] is not None:
+            settings["end"] += kwargs["start"] - (self.start or 0)  # as long a clip, later
         return self._standardize_kwargs(**settings)
 
     def _read(self, clip, kwargs, settings) -> tuple[torch.Tensor, dict]:
         """A clip's frames, uint8, of shape (num_frames, 3, height, width), and where they are from."""
+        if isinstance(clip, dict):
+            clip = clip.get("bytes") or clip["path"]
         if _is_file(clip):
             every_frame = settings["do_sample_frames"] is False
             window = ClipWindow(
@@ -232,6 +238,8 @@ def is_clip(video) -> bool:
     """Whether this is one clip, rather than a list of clips or no clip at all."""
     if _is_file(video):
         return True
+    if isinstance(video, dict):
+        return {"path", "bytes"} >= video.keys() and any(_is_file(value) for value in video.values())
     if isinstance(video, (np.ndarray, torch.Tensor)):
         return video.ndim == 4
     return isinstance(video, (list, tuple)) and len(video) > 0 and all(_is_frame(frame) for frame in video)

@@ -7,8 +7,9 @@ from ..processing_video_blip_2 import DEFAULT_PROMPT, VIDEO_TOKEN
 
 # fmt: off
 VIDEO_SUFFIXES = {
-    ".3gp", ".avi", ".flv", ".h264", ".hevc", ".insv", ".lrv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
-    ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv",
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc", ".insv",
+    ".ivf", ".lrv", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut",
+    ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 }
 # fmt: on
 
@@ -27,11 +28,11 @@ def arrange_videos_and_texts(arguments: list[str]) -> tuple[list[str], list[str]
 
     Raises:
         FileNotFoundError: for an argument that looks like a video file and isn't there.
-        IsADirectoryError: for one that is a folder.
+        IsADirectoryError: for one that is the path of a folder.
         ValueError: if there is no clip at all.
     """
     blocks, clips = [""], []
-    for argument in (argument.strip() for argument in arguments):
+    for argument in filter(None, (argument.strip() for argument in arguments)):
         if _is_clip(argument):
             if blocks[-1].removeprefix(VIDEO_TOKEN * blocks[-1].count(VIDEO_TOKEN)):
                 blocks.append("")
@@ -52,7 +53,7 @@ def arrange_videos_and_texts(arguments: list[str]) -> tuple[list[str], list[str]
 def _is_clip(argument: str) -> bool:
     path = Path(argument)
     try:
-        if path.is_dir():
+        if path.is_dir() and (len(path.parts) > 1 or path.suffix.lower() in VIDEO_SUFFIXES):
             raise IsADirectoryError(f"{argument!r} is a folder, not a video")
         if path.is_file() or argument.startswith(("http://", "https://")):
             return True

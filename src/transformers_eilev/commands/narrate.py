@@ -1,5 +1,6 @@
 """`transformers-eilev narrate`."""
 
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -44,21 +45,19 @@ def narrate(
     """
     from .arguments import arrange_videos_and_texts
 
-    try:
+    with _in_one_line(typer.BadParameter):
         blocks, clips = arrange_videos_and_texts(videos_and_texts)
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from error
 
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
     # Before the model, which takes longer to load: what is wrong with a clip shows at once.
-    loaded_processor = AutoProcessor.from_pretrained(processor or model)
-    clip_settings = _given({"num_frames": num_frames, "fps": fps, "start": start, "end": end})
-    inputs = loaded_processor(text=[blocks], videos=[clips], **clip_settings)
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    loaded_model = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype).to(device)
+    with _in_one_line(typer.Exit):
+        loaded_processor = AutoProcessor.from_pretrained(processor or model)
+        clip_settings = _given({"num_frames": num_frames, "fps": fps, "start": start, "end": end})
+        inputs = loaded_processor(text=[blocks], videos=[clips], **clip_settings)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        loaded_model = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype).to(device)
     if seed is not None:
         set_seed(seed)
     generation_settings = {
@@ -75,6 +74,18 @@ def narrate(
     if not narration:
         typer.secho("The model ended the narration before its first word.", fg="yellow", err=True)
     typer.echo(narration)
+
+
+@contextmanager
+def _in_one_line(outcome: type[Exception]):
+    """What the user got wrong, without the stack of what noticed it."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        if outcome is typer.Exit:
+            typer.secho(f"Error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+        raise outcome(str(error)) from error
 
 
 def _given(settings: dict) -> dict:
