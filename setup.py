@@ -17,11 +17,12 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS = {
+    "data": ["datasets>=4", "pyarrow>=15", "tqdm"],
     "quality": ["ruff"],
     "quantization": ["accelerate>=1.5", "bitsandbytes>=0.48"],
     "test": ["accelerate>=1.5", "bitsandbytes>=0.48", "peft>=0.17", "pytest>=8", "pytest-xdist>=3"],
 }
-EXTRAS["dev"] = EXTRAS["quality"] + EXTRAS["test"]
+EXTRAS["dev"] = EXTRAS["data"] + EXTRAS["quality"] + EXTRAS["test"]
 
 setup(
     name="transformers-eilev",

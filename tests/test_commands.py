@@ -98,7 +98,7 @@ def test_narrate_draws_the_same_with_the_same_seed(golden, clip):
 
 def test_narrate_says_what_is_wrong(golden, tmp_path):
     result = run("missing.mp4", "--model", golden.checkpoint)
-    assert result.exit_code == 2 and "missing.mp4" in result.output
+    assert result.exit_code == 1 and "missing.mp4" in result.output
     (tmp_path / "text.mp4").write_text("no video")
     result = run(tmp_path / "text.mp4", "--model", golden.checkpoint)
     assert result.exit_code == 1 and "Error:" in result.output and "text.mp4" in result.output

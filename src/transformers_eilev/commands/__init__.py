@@ -2,11 +2,13 @@
 
 import typer
 
+from . import data
 from .narrate import narrate
 
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split(":")[0])
 app.command()(narrate)
+app.add_typer(data.app, name="data")
 
 
 @app.callback()

@@ -1,9 +1,10 @@
 """`transformers-eilev narrate`."""
 
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+
+from .errors import in_one_line
 
 
 def narrate(
@@ -45,14 +46,14 @@ def narrate(
     """
     from .arguments import arrange_videos_and_texts
 
-    with _in_one_line(typer.BadParameter):
+    with in_one_line():
         blocks, clips = arrange_videos_and_texts(videos_and_texts)
 
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
     # Before the model, which takes longer to load: what is wrong with a clip shows at once.
-    with _in_one_line(typer.Exit):
+    with in_one_line():
         loaded_processor = AutoProcessor.from_pretrained(processor or model)
         clip_settings = _given({"num_frames": num_frames, "fps": fps, "start": start, "end": end})
         inputs = loaded_processor(text=[blocks], videos=[clips], **clip_settings)
@@ -74,18 +75,6 @@ def narrate(
     if not narration:
         typer.secho("The model ended the narration before its first word.", fg="yellow", err=True)
     typer.echo(narration)
-
-
-@contextmanager
-def _in_one_line(outcome: type[Exception]):
-    """What the user got wrong, without the stack of what noticed it."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError) as error:
-        if outcome is typer.Exit:
-            typer.secho(f"Error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
-        raise outcome(str(error)) from error
 
 
 def _given(settings: dict) -> dict:

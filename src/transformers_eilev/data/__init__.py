@@ -1,0 +1,64 @@
+"""
+Ego4D and EPIC-KITCHENS from their own files to training samples, and a synthetic set of the same shape.
+
+Nothing heavy happens at import: each name is loaded when it is first asked for.
+"""
+
+import importlib
+
+
+_MODULE_OF = {
+    "ACTION_COLUMNS": "actions",
+    "ActionReport": "actions",
+    "ClipStoreWriter": "clip_store",
+    "ContextSampler": "in_context",
+    "DataCollatorForVideoNarration": "collator",
+    "EPIC_ACTION_COLUMNS": "epic_kitchens",
+    "Ego4dConfig": "builders",
+    "Ego4dNarratedActions": "builders",
+    "Ego4dReport": "ego4d",
+    "EpicKitchensAction": "epic_kitchens",
+    "EpicKitchensConfig": "builders",
+    "EpicKitchensNarratedActions": "builders",
+    "EpicKitchensReport": "epic_kitchens",
+    "InContextDataset": "in_context",
+    "InContextSampler": "in_context",
+    "InvalidActionError": "actions",
+    "NarratedAction": "actions",
+    "PROMPTS": "narrations",
+    "PresampledContexts": "in_context",
+    "SyntheticConfig": "synthetic",
+    "clean_narration_text": "narrations",
+    "count_by_video": "splits",
+    "extract_clips": "extraction",
+    "hold_out_rare_pairs": "splits",
+    "iter_ego4d_actions": "ego4d",
+    "iter_epic_kitchens_actions": "epic_kitchens",
+    "load_clip_store": "clip_store",
+    "load_ego4d": "builders",
+    "load_epic_kitchens": "builders",
+    "make_synthetic_dataset": "synthetic",
+    "read_ego4d_actions": "ego4d",
+    "read_epic_kitchens_actions": "epic_kitchens",
+    "read_frame_folders": "clip_store",
+    "read_split_file": "splits",
+    "split_by_video": "splits",
+    "upsample": "in_context",
+    "write_contexts": "in_context",
+    "write_frame_folders": "clip_store",
+    "write_split_files": "splits",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

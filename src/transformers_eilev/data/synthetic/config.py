@@ -1,0 +1,130 @@
+"""What the synthetic set is to be like."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
+
+
+LAYOUTS = ("ego4d", "epic_kitchens")
+CODECS = ("h264", "vp9")
+VIDEO_FOLDERS = ("full_scale", "video_540ss")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Options of the synthetic set. The same options give the same annotations, byte for byte, and the same frames.
+
+    Raises:
+        TypeError, ValueError: a field that is not such a value, by name.
+    """
+
+    hours: float = field(
+        default=1.0, metadata={"help": "Hours of video on disk; videos missing on purpose are extra."}
+    )
+    seed: int = field(default=0, metadata={"help": "Everything random derives from it."})
+    layout: str = field(default="ego4d", metadata={"help": f"Folder layout and schema, one of {', '.join(LAYOUTS)}."})
+    image_size: int = field(default=224, metadata={"help": "Width and height of the videos in pixels, even."})
+    fps: int = field(default=10, metadata={"help": "Frames per second."})
+    codec: str = field(default="h264", metadata={"help": f"One of {', '.join(CODECS)}; Ego4D's own is vp9, slower."})
+    video_sec: float = field(default=240.0, metadata={"help": "Length of a video in seconds."})
+    action_sec: float = field(default=5.8, metadata={"help": "Mean time from one action to the next in seconds."})
+    video_folder: str = field(
+        default="full_scale", metadata={"help": f"Ego4D's folder of videos, one of {', '.join(VIDEO_FOLDERS)}."}
+    )
+    missing_share: float = field(
+        default=0.05, metadata={"help": "Videos that are annotated and not on disk, per video on disk."}
+    )
+    redacted_share: float = field(default=0.03, metadata={"help": "Share of the time that is blank."})
+    quirk_share: float = field(
+        default=0.15, metadata={"help": "Share of actions that are rejected, invalid or narrate somebody else."}
+    )
+    verb_skew: float = field(default=0.8, metadata={"help": "Zipf exponent of the verbs; 0 draws them alike."})
+    noun_skew: float = field(default=0.8, metadata={"help": "Zipf exponent of the nouns; 0 draws them alike."})
+    plausible: bool = field(
+        default=True, metadata={"help": "Only do to things what is done to them: no bread is poured."}
+    )
+    rare_pairs: int = field(default=12, metadata={"help": "Number of (verb, noun) pairs made rare."})
+    rare_pair_weight: float = field(default=0.03, metadata={"help": "By what factor the rare pairs are rarer."})
+    synonyms: float = field(
+        default=0.4, metadata={"help": "Probability that a video calls a motion or an object by another of its words."}
+    )
+    homonyms: float = field(
+        default=0.0,
+        metadata={"help": "Share of videos in which some words have swapped their meanings; labels keep theirs."},
+    )
+    made_up_verbs: int = field(default=0, metadata={"help": "Number of motions of no name, with words made up."})
+    made_up_nouns: int = field(default=0, metadata={"help": "Number of objects of no name, with words made up."})
+    looks_per_noun: int = field(default=4, metadata={"help": "In how many colours and patterns a noun comes."})
+
+    def __post_init__(self):
+        for name in ("seed", "image_size", "fps", "rare_pairs", "made_up_verbs", "made_up_nouns", "looks_per_noun"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+        for name in ("hours", "video_sec", "action_sec", "verb_skew", "noun_skew", "rare_pair_weight", *_SHARES):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+        if not isinstance(self.plausible, bool):
+            raise TypeError(f"plausible must be True or False, got {self.plausible!r}")
+        self._check_choices()
+        self._check_ranges()
+
+    def _check_choices(self):
+        for name, choices in (("layout", LAYOUTS), ("codec", CODECS), ("video_folder", VIDEO_FOLDERS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    def _check_ranges(self):
+        for name in _SHARES:
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)!r}")
+        for name in ("seed", "rare_pairs", "made_up_verbs", "made_up_nouns"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        if self.redacted_share > 0.5:
+            raise ValueError(f"redacted_share must be at most 0.5, got {self.redacted_share!r}")
+        if self.rare_pair_weight > 1:
+            raise ValueError(f"rare_pair_weight must be at most 1, got {self.rare_pair_weight!r}")
+        if self.image_size % 2 or not 32 <= self.image_size <= 2048:
+            raise ValueError(f"image_size must be even and from 32 to 2048, got {self.image_size!r}")
+        if not 2 <= self.fps <= 60:
+            raise ValueError(f"fps must be from 2 to 60, got {self.fps!r}")
+        if not 1 <= self.looks_per_noun <= 16:
+            raise ValueError(f"looks_per_noun must be from 1 to 16, got {self.looks_per_noun!r}")
+        if not 2 <= self.action_sec <= 60:
+            raise ValueError(f"action_sec must be from 2 to 60, got {self.action_sec!r}")
+        if self.video_sec < 2 * self.action_sec:
+            raise ValueError(
+                f"video_sec must be at least twice action_sec={self.action_sec!r}, got {self.video_sec!r}"
+            )
+        if self.hours <= 0:
+            raise ValueError(f"hours must be positive, got {self.hours!r}")
+
+    @property
+    def num_videos(self) -> int:
+        """Videos on disk."""
+        return max(1, round(self.hours * 3600 / self.video_sec))
+
+    @property
+    def num_missing(self) -> int:
+        """Videos that are annotated and not on disk."""
+        return math.ceil(self.num_videos * self.missing_share)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of one video."""
+        return round(self.video_sec * self.fps)
+
+    @property
+    def duration_sec(self) -> float:
+        """Length of one video."""
+        return self.num_frames / self.fps
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+_SHARES = ("missing_share", "redacted_share", "quirk_share", "synonyms", "homonyms")
