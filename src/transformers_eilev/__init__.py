@@ -12,6 +12,8 @@ import sys
 
 import transformers
 
+from .lazy_names import lazy_names
+
 
 __version__ = "0.1.0"
 
@@ -35,20 +37,13 @@ _MODULE_OF = {
     "sample_indices": "video_reading",
 }
 
-__all__ = sorted(_MODULE_OF)
+_load, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
 
 
 def __getattr__(name):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _register()
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+    if name in _MODULE_OF:
+        _register()
+    return _load(name)
 
 
 def _register():

@@ -92,6 +92,7 @@ class VideoFile:
         self.limits = limits
         self.counts = DecodeCounts()
         self.num_errors = 0  # packets that could not be read or decoded
+        self._is_turned = None  # whether its first frame has a display matrix
         self.touch()
         self._file = file
         self._container = None
@@ -422,7 +423,11 @@ class VideoFile:
         """`frame` as uint8 of shape (3, height, width), RGB, turned upright; a view, not contiguous."""
         self.counts.converted += 1
         image = torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1)).permute(2, 0, 1)
-        return _turn_upright(image, frame)
+        # A frame that is asked for its side data becomes part of a cycle, which the garbage collector frees late:
+        # without need not each of them.
+        if self._is_turned is None:
+            self._is_turned = frame.side_data.get("DISPLAYMATRIX") is not None
+        return _turn_upright(image, frame) if self._is_turned or frame.rotation else image
 
 
 class _Damage:

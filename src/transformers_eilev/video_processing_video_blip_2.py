@@ -11,6 +11,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from .frame_resizing import resize_frames
 from .legacy_checkpoints import read_legacy_checkpoint
 from .video_reading import ClipWindow, frames_to_tensor, read_clip, sample_indices
 
@@ -201,7 +202,11 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             size = settings["size"]
             if not (size.height and size.width):
                 raise ValueError(f"`size` must have a `height` and a `width`, but is {dict(size)}")
-            frames = resize_frames(frames, (size.height, size.width), settings["resample"])
+            mode = _INTERPOLATION.get(settings["resample"])
+            if mode is None:
+                known = [int(resample) for resample in _INTERPOLATION]
+                raise ValueError(f"`resample` is {settings['resample']!r}, but must be one of {known}")
+            frames = resize_frames(frames, (size.height, size.width), mode)
         # Not before: only on a CPU is there the kernel for uint8.
         pixel_values = frames.to(settings["device"]).float()
         if settings["do_rescale"]:
@@ -259,29 +264,6 @@ def _check_settings(settings: dict):
     for name in ("do_center_crop", "do_pad"):
         if settings.get(name):
             raise ValueError(f"`{name}=True` is not supported: frames are resized to `size` whole")
-
-
-def resize_frames(frames, size: tuple[int, int], resample=PILImageResampling.BICUBIC) -> torch.Tensor:
-    """
-    Resizes frames as PIL does, within 1 of it in less than 1 % of the pixels.
-
-    On the uint8 tensor: through float, PyTorch's bicubic kernel is another than PIL's, and off by up to 19.
-
-    Args:
-        frames (`torch.Tensor`): uint8, of shape (num_frames, 3, height, width), on a CPU.
-        size (`tuple[int, int]`): height and width to give them.
-        resample (`PILImageResampling`): nearest, bilinear or bicubic.
-
-    Raises:
-        ValueError: for another filter.
-    """
-    mode = _INTERPOLATION.get(resample)
-    if mode is None:
-        raise ValueError(f"`resample` is {resample!r}, but must be one of {[int(known) for known in _INTERPOLATION]}")
-    if tuple(frames.shape[-2:]) == tuple(size):
-        return frames
-    antialias = mode != "nearest-exact"
-    return F.interpolate(frames, size=size, mode=mode, antialias=antialias)
 
 
 __all__ = ["VideoBlip2VideoProcessor"]

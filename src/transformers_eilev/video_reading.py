@@ -9,7 +9,7 @@ import math
 import warnings
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -235,9 +235,18 @@ def read_clips(
 
 
 def iter_clips(
-    source: VideoSource, windows: Sequence[ClipWindow], *, limits: ReadLimits = ReadLimits()
+    source: VideoSource,
+    windows: Sequence[ClipWindow],
+    *,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    limits: ReadLimits = ReadLimits(),
 ) -> Iterator[tuple[int, Clip | VideoReadError]]:
     """`read_clips` one clip at a time, as they are done, so that only clips under way are held in memory.
+
+    Args:
+        transform (`Callable`, *optional*): what becomes of each frame once it is decoded, such as resizing: from uint8
+            of shape (3, height, width), not contiguous, to uint8 of shape (3, new height, new width). Clips under way
+            hold what it gives and no more.
 
     Yields:
         `tuple[int, Clip | VideoReadError]`: the index in `windows` and the clip, or why it could not be read; roughly
@@ -249,12 +258,14 @@ def iter_clips(
     with _open_video(source, limits) as video:
         for run in _runs(windows):
             jobs = [_ClipJob(index, windows[index], video) for index in run]
-            for job in _read_run(jobs, video):
-                if isinstance(job.result, Clip) and job.result.status == "partial":
-                    message = f"{video.name}: clip {job.window}: {job.result.message}"
+            for job in _read_run(jobs, video, transform):
+                result = job.hand_over()
+                if isinstance(result, Clip) and result.status == "partial":
+                    message = f"{video.name}: clip {job.window}: {result.message}"
                     warnings.warn(message, VideoReadWarning, stacklevel=2)
                 video.touch()
-                yield job.index, job.result
+                yield job.index, result
+                del result  # not held while the next one is read
 
 
 @contextmanager
@@ -292,6 +303,7 @@ class _ClipJob:
         self.video = video
         self.start = video.to_tick(window.start)
         self.end = None if window.end is None else video.to_tick(window.end)
+        self.done = False
         self.result: Clip | VideoReadError | None = None
         self.choose([])
 
@@ -323,14 +335,21 @@ class _ClipJob:
         frame_sec = [self.video.to_seconds(tick) for tick in self.ticks]
         status = "partial" if message else "complete"
         name, counts = self.video.name, self.video.counts
-        self.result = Clip(self.frames, frame_sec, status, message, name, self.window, counts)
+        self._end_with(Clip(self.frames, frame_sec, status, message, name, self.window, counts))
 
     def fail(self, reason: str) -> None:
-        self.frames = None
-        self.result = VideoReadError(self.video.name, f"clip {self.window}: {reason}", self.window)
+        self._end_with(VideoReadError(self.video.name, f"clip {self.window}: {reason}", self.window))
+
+    def _end_with(self, result: Clip | VideoReadError) -> None:
+        self.done, self.result, self.frames = True, result, None
+
+    def hand_over(self) -> Clip | VideoReadError:
+        """The result, no longer held here: the job itself lives as long as its run."""
+        result, self.result = self.result, None
+        return result
 
 
-def _read_run(jobs: list[_ClipJob], video: VideoFile) -> Iterator[_ClipJob]:
+def _read_run(jobs: list[_ClipJob], video: VideoFile, transform: Callable | None) -> Iterator[_ClipJob]:
     """Reads the clips of one run; yields each as soon as it is done."""
     start = video.to_display_tick(min(job.window.start for job in jobs))
     end = None if any(job.end is None for job in jobs) else max(job.end for job in jobs)
@@ -340,23 +359,28 @@ def _read_run(jobs: list[_ClipJob], video: VideoFile) -> Iterator[_ClipJob]:
         _choose_frames(job, line, line.between(job.start, job.end))
         for tick in job.positions:
             wanting[tick].append(job)
-    yield from (job for job in jobs if job.result is not None)
+    yield from (job for job in jobs if job.done)
 
     for tick, frame, damaged in video.frames({tick: line.entry[tick] for tick in wanting}):
-        needy = [job for job in wanting[tick] if job.result is None and tick in job.missing]
+        needy = [job for job in wanting[tick] if not job.done and tick in job.missing]
         if damaged or not needy:
             continue
-        image = video.to_rgb(frame)
+        image = _to_image(frame, video, transform)
         for job in needy:
             job.put(tick, image)
-            if job.result is None and not job.missing:
+            if not job.done and not job.missing:
                 job.finish(_missing_tail(job, line))
-            if job.result is not None:
+            if job.done:
                 yield job
     for job in jobs:
-        if job.result is None:
-            _reread(job, line)
+        if not job.done:
+            _reread(job, line, transform)
             yield job
+
+
+def _to_image(frame: Any, video: VideoFile, transform: Callable | None) -> torch.Tensor:
+    image = video.to_rgb(frame)
+    return image if transform is None else transform(image)
 
 
 def _choose_frames(job: _ClipJob, line: Timeline, ticks: list[int]) -> None:
@@ -402,7 +426,7 @@ def _missing_tail(job: _ClipJob, line: Timeline) -> str:
     return job.video.missing_tail(line.end)
 
 
-def _reread(job: _ClipJob, line: Timeline) -> None:
+def _reread(job: _ClipJob, line: Timeline, transform: Callable | None) -> None:
     """Reads a clip of which wanted frames did not come: decodes all of its window, then chooses among what came."""
     video = job.video
     expected = line.between(job.start, job.end)
@@ -419,9 +443,9 @@ def _reread(job: _ClipJob, line: Timeline) -> None:
         return job.fail(f"none of its {len(expected)} frames can be decoded")
     _choose_frames(job, line, usable)
     for tick, frame, _ in video.frames({tick: entry[tick] for tick in job.positions}, skipping=False):
-        if tick in job.missing and job.result is None:
-            job.put(tick, video.to_rgb(frame))
-    if job.result is not None:
+        if tick in job.missing and not job.done:
+            job.put(tick, _to_image(frame, video, transform))
+    if job.done:
         return
     if job.missing:
         return job.fail(f"{len(job.missing)} of its frames decode only now and then")

@@ -14,16 +14,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from transformers_eilev.data import clip_store, extraction, extraction_worker
 from transformers_eilev.data.clip_format import safe_name
 from transformers_eilev.data.clip_store import merge_clip_parts
 from transformers_eilev.data.extraction import extract_clips
-from transformers_eilev.data.extraction_worker import resize_frames
 from transformers_eilev.data.windows import place_window
-from transformers_eilev.video_processing_video_blip_2 import resize_frames as processor_resize_frames
 
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -142,12 +139,6 @@ def test_golden_frame_folders(tmp_path):
     assert content(tmp_path) == before
     with pytest.raises(ValueError, match="frame folders hold one split"):
         extract_clips(golden_actions(), tmp_path, **SMALL, layout="frame_folders", split="val")
-
-
-def test_resizing_is_the_video_processor_s():
-    frames = torch.randint(0, 256, (2, 3, 90, 120), dtype=torch.uint8)
-    assert torch.equal(resize_frames(frames, 56), processor_resize_frames(frames, (56, 56)))
-    assert resize_frames(frames[..., :90], 90) is not None
 
 
 # ---------------------------------------------------------------------------------------------------- what goes wrong
@@ -321,16 +312,16 @@ def test_shards_make_what_one_run_makes(tmp_path):
 
 KILLED = """
     import json, pathlib, sys, time
-    from transformers_eilev.data import extraction_worker
+    from transformers_eilev import frame_resizing
     from transformers_eilev.data.extraction import extract_clips
 
-    resize = extraction_worker.resize_frames
+    resize = frame_resizing.resize_frames
     def slow(frames, size):
         # So far and no further: the rest of the time it can be killed.
         enough = len(list(pathlib.Path(sys.argv[1]).glob("parts/train/*.failed.json"))) >= int(sys.argv[3])
         time.sleep(1 if enough else 0)
         return resize(frames, size)
-    extraction_worker.resize_frames = slow
+    frame_resizing.resize_frames = slow
     extract_clips(json.loads(sys.argv[2]), sys.argv[1], num_frames=4, size=112, num_workers=0, progress=False)
 """
 

@@ -4,7 +4,7 @@ Ego4D and EPIC-KITCHENS from their own files to training samples, and a syntheti
 Nothing heavy happens at import: each name is loaded when it is first asked for.
 """
 
-import importlib
+from ..lazy_names import lazy_names
 
 
 _MODULE_OF = {
@@ -49,16 +49,4 @@ _MODULE_OF = {
     "write_split_files": "splits",
 }
 
-__all__ = sorted(_MODULE_OF)
-
-
-def __getattr__(name):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)

@@ -86,12 +86,7 @@ def extract_video(task: VideoTask, settings: ExtractionSettings, on_clip: Callab
             if isinstance(clip, VideoReadError):
                 record["failed"].append(_entry(row, clip.reason))
             else:
-                frames = resize_frames(clip.frames, settings.size)
-                if frames is not clip.frames:
-                    # The reader holds the clips of a run until its end: 37 MB each at 1440x1080, of which there may be
-                    # a hundred.
-                    clip.frames.untyped_storage().resize_(0)
-                writer.write(row, frames, frame_sec=clip.frame_sec, status=clip.status)
+                writer.write(row, clip.frames, frame_sec=clip.frame_sec, status=clip.status)
                 if clip.status == "partial":
                     record["partial"].append(_entry(row, clip.message))
             todo.discard(index)
@@ -180,11 +175,16 @@ def measure_duration(source: str, *, limits: ReadLimits) -> Fraction:
 
 def _clips(task: VideoTask, windows: list, settings: ExtractionSettings, record: dict[str, Any]) -> Iterator:
     """`iter_clips` of the video; ends early if the file fails as a whole, which the record then says."""
+    from ..frame_resizing import resize_frames
     from ..video_reading import iter_clips
 
     if not windows:
         return
-    clips = iter_clips(task.video_path, windows, limits=settings.limits)
+
+    def shrink(image):
+        return resize_frames(image[None], (settings.size, settings.size))[0]
+
+    clips = iter_clips(task.video_path, windows, transform=shrink, limits=settings.limits)
     while True:
         try:
             with warnings.catch_warnings():
@@ -201,15 +201,6 @@ def _note_error(error: Exception, record: dict[str, Any]) -> None:
     readable = isinstance(error, VideoReadError)
     record["error"] = error.reason if readable else f"{type(error).__name__}: {error}"
     record["retry"] = not readable
-
-
-def resize_frames(frames, size: int):
-    """As the video processor does, by the same kernel, and without importing transformers into each worker."""
-    from torch.nn.functional import interpolate
-
-    if tuple(frames.shape[-2:]) == (size, size):
-        return frames
-    return interpolate(frames, size=(size, size), mode="bicubic", antialias=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- processes

@@ -3,7 +3,7 @@
 Verbs are motions, nouns are appearances; all of it is drawn, nothing is taken from any data set.
 """
 
-import importlib
+from ...lazy_names import lazy_names
 
 
 _MODULE_OF = {
@@ -12,16 +12,4 @@ _MODULE_OF = {
     "make_synthetic_dataset": "generation",
 }
 
-__all__ = sorted(_MODULE_OF)
-
-
-def __getattr__(name):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
