@@ -63,6 +63,7 @@ def draw_outside(length: int, gap: tuple[int, int], taken: np.ndarray, number: i
 
 
 def span_length(span: tuple[int, int]) -> int:
+    """How many rows a span has."""
     return span[1] - span[0]
 
 

@@ -39,6 +39,7 @@ from .epic_kitchens import (
     find_epic_video,
     iter_epic_kitchens_actions,
 )
+from .files import atomic_file
 from .splits import SPLITS, read_split_file, split_by_video
 
 
@@ -228,12 +229,14 @@ class NarratedActionsBuilder(datasets.ArrowBasedBuilder):
                 raise ValueError(f"{self.cache_name}: no action is left. {report}")
             self._rows_dir.mkdir(parents=True, exist_ok=True)
             for split, table in tables.items():
-                _write_whole(self._rows_dir / f"{split}.parquet", lambda path, t=table: _write_parquet(path, t))
+                with atomic_file(self._rows_dir / f"{split}.parquet") as file:
+                    pq.write_table(table, file, row_group_size=SHARD_SIZE, compression="zstd")
             lines = [*report.lines(), *(f"{split}: {len(table):,} actions" for split, table in tables.items())]
             # `datasets` can't read a split without rows.
             splits = [split for split, table in tables.items() if len(table)]
             content = json.dumps({"splits": splits, "lines": lines}, ensure_ascii=False)
-            _write_whole(report_file, lambda path: path.write_text(content, encoding="utf-8"))
+            with atomic_file(report_file) as file:
+                file.write(content.encode())
         generators = []
         for split in json.loads(report_file.read_text(encoding="utf-8"))["splits"]:
             path = self._rows_dir / f"{split}.parquet"
@@ -471,20 +474,6 @@ def _find_epic_videos(paths: Iterable[Path], video_dirs: list[str]) -> list[tupl
         with suppress(InvalidActionError):
             found.append((video_id, find_epic_video(video_dirs, video_id)))
     return found
-
-
-def _write_parquet(path: Path, table: pa.Table):
-    pq.write_table(table, path, row_group_size=SHARD_SIZE, compression="zstd")
-
-
-def _write_whole(path: Path, write):
-    """Writes a file that is there whole or not at all, whoever else writes it at the same time."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 __all__ = [

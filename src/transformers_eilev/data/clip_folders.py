@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .clip_format import ANNOTATION_COLUMNS, atomic_file, clip_schema, safe_name, write_json
+from .clip_format import ANNOTATION_COLUMNS, clip_schema, safe_name
+from .files import atomic_file, write_json
 
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 import hashlib
 import io
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .files import AtomicFile
 
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class ClipStoreWriter:
         self._rows = []
 
     def __enter__(self) -> "ClipStoreWriter":
-        self._file = _AtomicFile(self.path)
+        self._file = AtomicFile(self.path)
         self._parquet = open_parquet(self._file.file, self._schema)
         return self
 
@@ -160,6 +160,7 @@ class ClipStoreWriter:
 
 
 def open_parquet(file: BinaryIO, schema: "pa.Schema"):
+    """A writer of row groups for clips."""
     import pyarrow.parquet as pq
 
     # Pictures don't compress again, and as statistics the footer would repeat whole pictures.
@@ -168,69 +169,12 @@ def open_parquet(file: BinaryIO, schema: "pa.Schema"):
 
 
 def check_encoding(encoding: str) -> None:
+    """Raises ValueError for an encoding that is none of `ENCODINGS`."""
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding must be one of {sorted(ENCODINGS)}, got {encoding!r}")
 
 
 # ---------------------------------------------------------------------------------------------------- files and names
-
-
-class _AtomicFile:
-    """A file beside `path` that takes its place when it is complete and on disk."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        # Its own name for each writer: one that was left behind by its parent may still be at work.
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        self.file = open(self._temporary, "xb")  # noqa: SIM115
-
-    def commit(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self._temporary, self.path)
-        sync_folder(self.path.parent)
-
-    def discard(self) -> None:
-        self.file.close()
-        self._temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` when it is complete and on disk, and not before."""
-    atomic = _AtomicFile(path)
-    try:
-        yield atomic.file
-    except BaseException:
-        atomic.discard()
-        raise
-    atomic.commit()
-
-
-def remove_leftovers(folder: Path, names: set[str]) -> None:
-    """Removes what killed writers of the files `names` in `folder` have left."""
-    with os.scandir(folder) as entries:
-        leftovers = [Path(entry.path) for entry in entries if entry.name.endswith(".tmp")]
-    for path in leftovers:
-        if path.name[1:].rsplit(".", 2)[0] in names:
-            path.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=True) + "\n").encode())
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes sure that names in `folder` are on disk as well."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def safe_name(uid: str) -> str:

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .clip_folders import FOLDERS_NOTE, add_frame_folders, read_frame_folders, write_frame_folders
-from .clip_format import ClipStoreWriter, atomic_file, clip_schema, encode_frame, open_parquet
+from .clip_format import ClipStoreWriter, clip_schema, encode_frame, open_parquet
+from .files import atomic_file
 
 
 if TYPE_CHECKING:

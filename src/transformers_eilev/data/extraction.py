@@ -27,17 +27,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..video_sources import ReadLimits
-from .clip_format import (
-    ANNOTATION_COLUMNS,
-    ENCODINGS,
-    EXTRA_TYPES,
-    check_encoding,
-    remove_leftovers,
-    safe_name,
-    write_json,
-)
+from .clip_format import ANNOTATION_COLUMNS, ENCODINGS, EXTRA_TYPES, check_encoding, safe_name
 from .clip_store import check_split, merge_clip_parts, merged_parts
 from .extraction_worker import ExtractionSettings, VideoTask, run_tasks
+from .files import remove_leftovers, write_json
 
 
 # Left free on the disk, whatever is estimated.

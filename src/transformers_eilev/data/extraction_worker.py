@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..video_sources import ReadLimits, VideoReadError, VideoReadWarning
-from .clip_format import ClipStoreWriter, write_json
+from .clip_format import ClipStoreWriter
+from .files import write_json
 from .windows import place_window
 
 

@@ -6,7 +6,6 @@ run that is resumed goes on as it would have.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from .action_groups import ActionGroups, draw_around, draw_outside, encode_words, repeat_evenly, shares, span_length
+from .files import atomic_file
 from .narrations import PROMPTS, clean_narration_text
 
 
@@ -252,17 +252,11 @@ def write_contexts(
     """
     context_frame_paths = list(context_frame_paths)
     query_frame_paths = context_frame_paths if query_frame_paths is None else list(query_frame_paths)
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            for index in range(len(sampler)):
-                context = [context_frame_paths[row] for row in sampler.sample(index, epoch)]
-                line = {"context": context, "query": query_frame_paths[sampler.query(index)]}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(Path(path)) as file:
+        for index in range(len(sampler)):
+            context = [context_frame_paths[row] for row in sampler.sample(index, epoch)]
+            line = {"context": context, "query": query_frame_paths[sampler.query(index)]}
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
 def upsample(verbs: Sequence, nouns: Sequence, target_length: int, *, seed: int = 0) -> np.ndarray:

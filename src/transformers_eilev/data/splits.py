@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .actions import InvalidActionError, NarratedAction, check_video_uid, shorten
+from .files import atomic_file
 
 
 SPLITS = ("train", "val", "test")
@@ -221,10 +222,8 @@ def write_split_files(splits: Mapping[str, Mapping[str, int]], folder: str | os.
     paths = []
     for name, videos in splits.items():
         path = folder / f"fho_main_{check_video_uid(name, 'the name of a split')}.json"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"split": name, "videos": dict(videos)}, file)
-        os.replace(temporary, path)
+        with atomic_file(path) as file:
+            file.write(json.dumps({"split": name, "videos": dict(videos)}).encode())
         paths.append(path)
     return paths
 

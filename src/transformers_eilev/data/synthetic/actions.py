@@ -60,11 +60,13 @@ Motion = Callable[[float, Staging], list[Layer]]
 
 
 def smooth(phase: float, start: float, end: float) -> float:
+    """From 0 at `start` to 1 at `end`, without a jerk."""
     u = min(max((phase - start) / (end - start), 0.0), 1.0)
     return u * u * (3 - 2 * u)
 
 
 def between(a: tuple[float, float], b: tuple[float, float], u: float) -> tuple[float, float]:
+    """The point at `u` of the way from `a` to `b`."""
     return a[0] + (b[0] - a[0]) * u, a[1] + (b[1] - a[1]) * u
 
 
@@ -82,6 +84,7 @@ def coming(which: str, pose: str, to: tuple[float, float], u: float, turn: float
 
 
 def grip(x: float, y: float, size: float) -> tuple[float, float]:
+    """Where a hand holds a thing of `size` at (x, y)."""
     return x + 0.36 * size, y + 0.36 * size
 
 

@@ -20,6 +20,7 @@ _STAMP_STREAM = 2**30 + 5
 
 
 def participant_id(script: VideoScript) -> str:
+    """Whose kitchen a video is from, such as "P01"."""
     return f"P{script.number % NUM_PARTICIPANTS + 1:02d}"
 
 
@@ -35,6 +36,7 @@ def video_id(script: VideoScript) -> str:
 
 
 def video_path(root: Path, script: VideoScript) -> Path:
+    """Where EPIC-KITCHENS keeps a video."""
     name, participant = f"{video_id(script)}.MP4", participant_id(script)
     if is_older(script):
         return root / "videos" / "train" / participant / name

@@ -27,15 +27,18 @@ def whole_file(path: Path):
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8."""
     with whole_file(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
 
 
 def write_json(path: Path, value, *, indent: int | None = None) -> None:
+    """Writes JSON, the same bytes on every machine."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=True, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Writes CSV, the same bytes on every machine."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

@@ -24,10 +24,12 @@ _PRE_SEC = {"pre_45": 1.5, "pre_30": 1.0, "pre_15": 0.5}
 
 
 def video_name(script: VideoScript) -> str:
+    """A video's `video_uid`."""
     return script.uid
 
 
 def video_path(root: Path, world: World, script: VideoScript) -> Path:
+    """Where Ego4D keeps a video."""
     return root / "v2" / world.config.video_folder / f"{script.uid}.mp4"
 
 
