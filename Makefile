@@ -37,6 +37,9 @@ check: quality
 bench: install
 	$(BIN)/python benchmarks/bench_import.py
 	$(BIN)/python benchmarks/bench_video_reading.py
+	$(BIN)/python benchmarks/bench_extraction.py
+	$(BIN)/python benchmarks/bench_loader.py
+	$(BIN)/python benchmarks/bench_sampler.py
 
 clean:
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache

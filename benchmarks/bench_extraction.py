@@ -74,7 +74,7 @@ def extract_whole_windows(path: Path, times: list[float], folder: Path) -> int:
     import torch
 
     from transformers_eilev.data.clip_store import ClipStoreWriter
-    from transformers_eilev.data.extraction_worker import resize_frames
+    from transformers_eilev.frame_resizing import resize_frames
     from transformers_eilev.video_reading import sample_indices
 
     with ClipStoreWriter(folder / "whole.parquet") as writer, av.open(str(path)) as container:
@@ -90,7 +90,7 @@ def extract_whole_windows(path: Path, times: list[float], folder: Path) -> int:
                 if frame.pts >= first:
                     images.append(frame.to_ndarray(format="rgb24"))
             frames = torch.stack([torch.from_numpy(images[i]) for i in sample_indices(len(images), NUM_FRAMES)])
-            writer.write({}, resize_frames(frames.permute(0, 3, 1, 2), SIZE), frame_sec=[])
+            writer.write({}, resize_frames(frames.permute(0, 3, 1, 2), (SIZE, SIZE)), frame_sec=[])
     return writer.num_clips
 
 

@@ -32,6 +32,9 @@ def folder(tmp_path_factory, golden_opt, videos_path):
 
 def test_python(folder):
     """One after the other, as a reader goes."""
+    for command in commands():
+        if command[:2] == ["transformers-eilev", "data"]:
+            run(command, folder)
     code = "\n".join(blocks("python"))
     assert code.count("from_pretrained") >= 2 and "classify" in code
     result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
@@ -44,18 +47,23 @@ def commands():
             yield shlex.split(line)
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c[0] in ("transformers-eilev", "python")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [c for c in commands() if c[0] in ("transformers-eilev", "python") and c[1] != "data"], ids=" ".join
+)
 def test_commands(command, folder):
+    if "narrate" in command:
+        command = [*command, "--model", "kpyu/eilev-blip2-opt-2.7b"]  # the default, to be had on the Hub alone
+    assert run(command, folder).strip()
+
+
+def run(command, folder):
     program = {
         "transformers-eilev": [str(Path(sys.executable).with_name("transformers-eilev"))],
         "python": [sys.executable],
     }
-    command = program[command[0]] + command[1:]
-    if "narrate" in command:
-        command += ["--model", "kpyu/eilev-blip2-opt-2.7b"]  # the default, which is to be had on the Hub alone
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    result = subprocess.run(program[command[0]] + command[1:], cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
+    return result.stdout
 
 
 def test_make_targets_exist():
