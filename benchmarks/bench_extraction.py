@@ -11,6 +11,7 @@ JPEG, in a process of its own for each of three ways:
                   resize and encode as we do; timed on a few of the windows, its cost being the same for each
     decode only   the frames between the first window's start and the last one's end, one after the other, nothing
                   done with them: for dense windows the limit of whoever decodes everything once
+    decord        clip by clip with decord, if it is installed
 
 Dense windows overlap, as narrations do; sparse ones lie far apart. Prints a table and one line of JSON.
 """
@@ -22,6 +23,7 @@ import resource
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench_video_reading import CLIP_SEC, NUM_FRAMES, make_video
@@ -108,7 +110,28 @@ def decode_only(path: Path, times: list[float], folder: Path) -> int:
     return 0
 
 
+def extract_with_decord(path: Path, times: list[float], folder: Path) -> int:
+    """Clip by clip, with decord's random access."""
+    import decord
+    import torch
+
+    from transformers_eilev.data.clip_store import ClipStoreWriter
+    from transformers_eilev.frame_resizing import resize_frames
+    from transformers_eilev.video_reading import sample_indices
+
+    video = decord.VideoReader(str(path), num_threads=1)
+    with ClipStoreWriter(folder / "decord.parquet") as writer:
+        for second in times:
+            first = round((second - CLIP_SEC / 2) * video.get_avg_fps())
+            inside = sample_indices(round(CLIP_SEC * video.get_avg_fps()), NUM_FRAMES)
+            frames = torch.from_numpy(video.get_batch([first + index for index in inside]).asnumpy())
+            writer.write({}, resize_frames(frames.permute(0, 3, 1, 2), (SIZE, SIZE)), frame_sec=[])
+    return writer.num_clips
+
+
 WAYS = {"extraction": extract, "whole window": extract_whole_windows, "decode only": decode_only}
+if find_spec("decord"):
+    WAYS["decord"] = extract_with_decord
 
 
 def measure(connection, way: str, path: Path, times: list[float], folder: Path) -> None:
