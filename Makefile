@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# What `make narrate` narrates, and with what.
-CLIP ?= tests/fixtures/videos/good_cfr_bframes.mp4
+# What `make narrate` narrates after one narrated clip, and with what.
+CLIP ?= examples/narration/hits_a_cup.mp4
+QUESTION := Question: What is the camera wearer doing? Answer:
 CHECKPOINT ?= tests/fixtures/golden/t5/checkpoint
 
 .PHONY: install narrate test style quality check bench clean
@@ -18,7 +19,9 @@ install: .venv/installed
 
 narrate: install
 	@echo "The weights of $(CHECKPOINT) are random, so its words mean nothing:"
-	$(BIN)/transformers-eilev narrate $(CLIP) --model $(CHECKPOINT)
+	$(BIN)/transformers-eilev narrate \
+		examples/narration/turns_a_mallet.mp4 "$(QUESTION) The camera wearer turns the mallet." \
+		$(CLIP) "$(QUESTION)" --model $(CHECKPOINT)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
