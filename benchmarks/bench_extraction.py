@@ -137,12 +137,11 @@ if find_spec("decord"):
 def measure(connection, way: str, path: Path, times: list[float], folder: Path) -> None:
     """In a process of its own, so that the peak of its memory is its own."""
     import av
-    import torch
 
-    import transformers_eilev.data.extraction_worker
     import transformers_eilev.video_reading  # noqa: F401
+    from transformers_eilev.data.extraction_worker import become_worker
 
-    torch.set_num_threads(1)
+    become_worker()
     av.logging.set_level(av.logging.PANIC)
     wall, cpu = time.perf_counter(), time.process_time()
     WAYS[way](path, times, folder)

@@ -298,10 +298,17 @@ class _Worker:
         self.stop()
 
 
-def _work(connection: Connection, settings: ExtractionSettings, parent: int) -> None:
+def become_worker() -> None:
+    """Makes this process do with one core and little memory."""
+    import pyarrow
     import torch
 
     torch.set_num_threads(1)
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others keep what they were given once
+
+
+def _work(connection: Connection, settings: ExtractionSettings, parent: int) -> None:
+    become_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
 
     def on_clip() -> None:
