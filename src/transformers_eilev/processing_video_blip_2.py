@@ -311,7 +311,7 @@ class VideoBlip2Processor(ProcessorMixin):
 
     def _place_clips(self, texts: list, videos) -> list:
         """The texts with as many `<video>` as there are clips, or an error that says where they differ."""
-        in_text = [sum(follows_clip for _, follows_clip in _pieces(text)) for text in texts]
+        in_text = [count_video_tokens(text) for text in texts]
         per_text = _clips_per_text(videos, len(texts))
         if per_text is None and sum(in_text) != (given := len(flatten_clips(videos))):
             if sum(in_text) or len(texts) not in (1, given):
@@ -323,8 +323,7 @@ class VideoBlip2Processor(ProcessorMixin):
             if marks not in (0, clips):
                 raise ValueError(f"Text {index} has {marks} `{VIDEO_TOKEN}`, but there are {clips} clips for it")
         return [
-            text if marks else _with_clips_in_front(text, clips)
-            for text, marks, clips in zip(texts, in_text, per_text)
+            text if marks else with_clips_in_front(text, clips) for text, marks, clips in zip(texts, in_text, per_text)
         ]
 
     def _truncate(self, ids, labels, max_length):
@@ -350,7 +349,13 @@ def _pieces(text: str | list[str]) -> list[tuple[str, bool]]:
     return pieces
 
 
-def _with_clips_in_front(text: str | list[str], num_clips: int) -> str | list[str]:
+def count_video_tokens(text: str | list[str]) -> int:
+    """How many clips have a place in a text, or in the blocks of one."""
+    return sum(block.count(VIDEO_TOKEN) for block in ([text] if isinstance(text, str) else text))
+
+
+def with_clips_in_front(text: str | list[str], num_clips: int) -> str | list[str]:
+    """A text, or its blocks, with the places of its clips before it."""
     if isinstance(text, str):
         return VIDEO_TOKEN * num_clips + text
     return [VIDEO_TOKEN * num_clips + text[0], *text[1:]]

@@ -155,10 +155,10 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             raise ValueError(f"Frames of one batch must have one size, but here are {sorted(sizes)}; set `do_resize`")
         lengths = torch.tensor([len(clip) for clip in clips])
         longest = int(lengths.max())
-        pixel_values = torch.stack([F.pad(clip, (0, 0, 0, 0, 0, 0, 0, longest - len(clip))) for clip in clips])
         if (lengths == longest).all():
-            return {"pixel_values": pixel_values}
-        return {"pixel_values": pixel_values, "frame_mask": torch.arange(longest) < lengths.unsqueeze(1)}
+            return {"pixel_values": torch.stack(clips)}
+        padded = [F.pad(clip, (0, 0, 0, 0, 0, 0, 0, longest - len(clip))) for clip in clips]
+        return {"pixel_values": torch.stack(padded), "frame_mask": torch.arange(longest) < lengths.unsqueeze(1)}
 
     def _settings(self, kwargs) -> dict:
         """Every setting: the call's, then the processor's own."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..processing_video_blip_2 import VIDEO_TOKEN
+from ..processing_video_blip_2 import VIDEO_TOKEN, count_video_tokens, with_clips_in_front
 
 
 class DataCollatorForVideoNarration:
@@ -96,9 +96,9 @@ class DataCollatorForVideoNarration:
         blocks = [text] if isinstance(text, str) else list(text)
         if not blocks:
             raise ValueError(f"Feature {index} has a `text` of no blocks")
-        num_marks = sum(block.count(VIDEO_TOKEN) for block in blocks)
+        num_marks = count_video_tokens(blocks)
         if num_marks == 0:
-            blocks[0] = VIDEO_TOKEN * num_clips + blocks[0]
+            blocks = with_clips_in_front(blocks, num_clips)
         elif num_marks != num_clips:
             raise ValueError(f"Feature {index} has {num_marks} `{VIDEO_TOKEN}` in its text, but {num_clips} clips")
         return self.processor.encode(blocks, feature.get("text_target"))
