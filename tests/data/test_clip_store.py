@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import datasets
 import numpy as np
@@ -149,6 +150,15 @@ def test_a_writer_leaves_a_whole_file_or_none(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------ frame folders
+
+
+def test_a_store_that_is_written_anew_is_read_anew(tmp_path, cache):
+    """In the place of another: `datasets` knows a folder by its name and would give what it has in its cache."""
+    store = tmp_path / "store"
+    for indices in (range(4), range(10, 12)):
+        shutil.rmtree(store, ignore_errors=True)
+        write_store(store, indices)
+        assert load_clip_store(store, "train", cache_dir=cache)["clip_index"][:] == list(indices)
 
 
 def test_frame_folders_both_ways(tmp_path, cache):

@@ -77,7 +77,9 @@ def load_clip_store(
             have = f"its splits are {splits}" if splits else "it has no merged splits"
             waiting = f"; {parts} parts wait for merge_clip_parts" if parts else ""
             raise FileNotFoundError(f"{folder} has no {wanted}: {have}{waiting}")
-        path = folder.absolute()
+        # Not the folder: by its name `datasets` would find in its cache what lay there before.
+        files = {name: [os.fspath(shard.absolute()) for shard in _shards(folder, name)] for name in splits}
+        return datasets.load_dataset("parquet", data_files=files, split=split, streaming=streaming, **kwargs)
     return datasets.load_dataset(os.fspath(path), split=split, streaming=streaming, **kwargs)
 
 
