@@ -123,8 +123,16 @@ def test_video_features_in_place_of_pixel_values(model):
     outputs = model(**inputs, mm_encoder_outputs={"video": features})
     close(outputs.logits, expected.logits)
     close(outputs.video_hidden_states, features.pooler_output)
-    with pytest.raises(ValueError, match="not both"):
-        model(**inputs, mm_encoder_outputs={"video": features}, pixel_values=pixel_values)
+    stored = torch.zeros(3, 2, TOKENS_PER_FRAME, 32)
+    for twice in (
+        {"mm_encoder_outputs": {"video": features}, "pixel_values": pixel_values},
+        {"mm_encoder_outputs": {"video": features}, "vision_hidden_states": stored},
+        {"pixel_values": pixel_values, "vision_hidden_states": stored},
+    ):
+        with pytest.raises(ValueError, match="not both"):
+            model(**inputs, **twice)
+    with pytest.raises(ValueError, match="Give either"):
+        model.get_video_features()
 
 
 @torch.no_grad()
@@ -352,6 +360,10 @@ def test_gradient_checkpointing_with_frozen_parts(model, use_reentrant):
         ([1], {"pixel_values": clips_of(1)[0]}, r"\(2, 3, 28, 28\)"),
         ([1], {"pixel_values": clips_of(1)[:, :, :1]}, r"\(1, 2, 1, 28, 28\)"),
         ([1], {"pixel_values": clips_of(1).movedim(2, -1)}, r"\(1, 2, 28, 28, 3\)"),
+        ([1], {"pixel_values": clips_of(1).to(torch.uint8)}, "uint8.*not normalized"),
+        ([1], {"pixel_values": None, "vision_hidden_states": torch.zeros(1, 10, 32)}, r"\(1, 10, 32\)"),
+        ([1], {"pixel_values": None, "vision_hidden_states": torch.zeros(1, 2, 5, 31)}, r", 32\).*\(1, 2, 5, 31\)"),
+        ([0], {"pixel_values": None, "vision_hidden_states": torch.zeros(1, 2, 5, 32)}, "6 `<video>`.*3 features"),
     ],
 )
 def test_texts_and_clips_that_do_not_match(model, which, changes, message):
@@ -361,7 +373,7 @@ def test_texts_and_clips_that_do_not_match(model, which, changes, message):
     inputs.pop("decoder_input_ids", None)
     with pytest.raises(ValueError, match=message):
         model.generate(**inputs, max_new_tokens=2)
-    with pytest.raises(ValueError, match="`<video>` tokens|of shape"):
+    with pytest.raises(ValueError, match="`<video>` tokens|of shape|uint8"):
         model.generate(**inputs, max_new_tokens=2, num_beams=2)
 
 

@@ -192,10 +192,25 @@ def test_keywords_of_the_call_win(golden):
     assert process(golden.videos[0], size={"height": 28, "width": 14})["pixel_values"].shape[-2:] == (28, 14)
     assert process(golden.videos[0], size=28)["pixel_values"].shape[-2:] == (28, 28)
     raw = process(golden.videos[2], do_resize=False, do_normalize=False, do_rescale=False)["pixel_values"]
-    assert torch.equal(raw[0], golden.videos[2].float())
+    assert raw.dtype == torch.uint8 and torch.equal(raw[0], golden.videos[2]), "as transformers' own do"
     nested = golden.interleaved(videos=golden.videos[0], videos_kwargs={"size": {"height": 28, "width": 28}})
     assert nested["pixel_values"].shape[-2:] == (28, 28)
     assert process.size["height"] == 56, "a call's setting stays with the call"
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_rescale": False}, {"do_normalize": False}])
+def test_frames_may_be_normalized_later(golden, settings):
+    """On the device, say: the clips of a batch, or one, or a frame."""
+    process = AutoProcessor.from_pretrained(golden.checkpoint, **settings).video_processor
+    expected = process(golden.videos)["pixel_values"]
+    frames = process(golden.videos, do_rescale=False, do_normalize=False)["pixel_values"]
+    assert frames.dtype == torch.uint8 and expected.dtype == torch.float32
+    for part in (..., 0, (0, 0)):
+        normalized = process.normalize_frames(frames[part])
+        assert normalized.dtype == torch.float32 and torch.equal(normalized, expected[part])
+    for wrong in (expected, frames.movedim(2, -1), frames[0, 0, 0]):
+        with pytest.raises(ValueError, match=r"uint8 and of shape \(\.\.\., 3"):
+            process.normalize_frames(wrong)
 
 
 @pytest.mark.parametrize(

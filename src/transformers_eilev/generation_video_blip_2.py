@@ -19,6 +19,10 @@ class VideoBlip2GenerationMixin(GenerationMixin):
         """The text encoder of an encoder-decoder language model reads the clips too, so they are merged before it."""
         if model_kwargs.get("pixel_values") is None:
             model_kwargs.pop("pixel_values", None)
+        if model_kwargs.get("vision_hidden_states") is None:
+            model_kwargs.pop("vision_hidden_states", None)
+        else:
+            model_kwargs = self._encode_vision_hidden_states(model_kwargs)
         if not self.config.is_encoder_decoder or model_kwargs.get("encoder_outputs") is not None:
             return super()._maybe_prepare_encoder_kwargs_for_generation(
                 inputs_tensor, model_kwargs, model_input_name, generation_config
@@ -36,6 +40,17 @@ class VideoBlip2GenerationMixin(GenerationMixin):
         return self._prepare_text_encoder_decoder_kwargs_for_generation(
             inputs_embeds, model_kwargs, "inputs_embeds", generation_config
         )
+
+    def _encode_vision_hidden_states(self, model_kwargs):
+        """As transformers does with `pixel_values`, the only name that it knows."""
+        if (model_kwargs.get("mm_encoder_outputs") or {}).get("video") is not None:
+            raise ValueError("Give either `vision_hidden_states` or `mm_encoder_outputs`, not both")
+        model_kwargs = dict(model_kwargs)
+        names = ("vision_hidden_states", "pixel_values", "frame_mask")
+        video_outputs = self.get_video_features(
+            **{name: model_kwargs.pop(name) for name in names if name in model_kwargs}, return_dict=True
+        )
+        return {**model_kwargs, "mm_encoder_outputs": {"video": video_outputs}}
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """

@@ -112,20 +112,25 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
     @can_return_tuple
     def get_video_features(
         self,
-        pixel_values: torch.FloatTensor,
+        pixel_values: torch.FloatTensor | None = None,
         frame_mask: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        vision_hidden_states: torch.FloatTensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithVisionQformerOutputs:
         r"""
         The features that stand in the text for each clip.
 
         Args:
-            pixel_values (`torch.FloatTensor` of shape `(num_videos, num_frames, 3, height, width)`):
+            pixel_values (`torch.FloatTensor` of shape `(num_videos, num_frames, 3, height, width)`, *optional*):
                 Frames of each clip, as the video processor returns them.
             frame_mask (`torch.BoolTensor` of shape `(num_videos, num_frames)`, *optional*):
                 False where a clip has fewer frames than the longest and its frames are filled up.
             interpolate_pos_encoding (`bool`): For frames of another size than the vision model was trained on.
+            vision_hidden_states (`torch.FloatTensor` of shape `(num_videos, num_frames, tokens_per_frame,
+            vision_hidden_size)`, *optional*):
+                What the vision model made of each frame before, in any floating-point type, instead of
+                `pixel_values`: the vision model is not run.
 
         Returns:
             The features as `pooler_output`, of shape `(num_videos, num_query_tokens, hidden_size)` with the language
@@ -134,21 +139,27 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
             frame) and `qformer_outputs`.
 
         Raises:
-            ValueError: if `pixel_values` has another number of dimensions or of channels.
+            ValueError: if `pixel_values` has another number of dimensions or of channels, or is not normalized;
+                if `vision_hidden_states` has another number of dimensions or width; for both of them, or neither.
         """
-        if pixel_values.ndim != 5 or pixel_values.shape[2] != 3:
-            raise ValueError(
-                "`pixel_values` must be of shape (num_videos, num_frames, 3, height, width), "
-                f"but is of shape {tuple(pixel_values.shape)}"
+        if (pixel_values is None) == (vision_hidden_states is None):
+            raise ValueError("Give either `pixel_values` or `vision_hidden_states`, and not both")
+        vision_outputs = None
+        if vision_hidden_states is None:
+            _check_pixel_values(pixel_values)
+            vision_outputs = self.vision_model(
+                pixel_values.flatten(0, 1),
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                return_dict=True,
+                **kwargs,
             )
-        num_videos, num_frames = pixel_values.shape[:2]
-        vision_outputs = self.vision_model(
-            pixel_values.flatten(0, 1), interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **kwargs
-        )
-        # (num_videos * num_frames, tokens, hidden) -> (num_videos, num_frames * tokens, hidden)
-        frame_tokens = vision_outputs.last_hidden_state
-        tokens_per_frame = frame_tokens.shape[1]
-        frame_tokens = frame_tokens.reshape(num_videos, num_frames * tokens_per_frame, -1)
+            vision_hidden_states = vision_outputs.last_hidden_state.unflatten(0, pixel_values.shape[:2])
+        else:
+            _check_vision_hidden_states(vision_hidden_states, self.config.vision_config.hidden_size)
+            vision_hidden_states = vision_hidden_states.to(self.dtype)
+        num_videos, _, tokens_per_frame, _ = vision_hidden_states.shape
+        # (num_videos, num_frames, tokens, hidden) -> (num_videos, num_frames * tokens, hidden)
+        frame_tokens = vision_hidden_states.flatten(1, 2)
         if frame_mask is not None:
             frame_mask = frame_mask.to(frame_tokens.device).repeat_interleave(tokens_per_frame, dim=1)
 
@@ -187,6 +198,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         logits_to_keep: int | torch.Tensor = 0,
         interpolate_pos_encoding: bool = False,
         mm_encoder_outputs: dict | None = None,
+        vision_hidden_states: torch.FloatTensor | None = None,
         **kwargs,
     ) -> VideoBlip2CausalLMOutputWithPast | VideoBlip2Seq2SeqLMOutput:
         r"""
@@ -201,10 +213,18 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
                 Tokens to predict, -100 where none is: parallel to `input_ids`, of shape `(batch_size,
                 sequence_length)`, for a decoder-only language model; of shape `(batch_size, target_length)` for an
                 encoder-decoder one.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
+                The positions to compute logits of, as in [`~transformers.OPTForCausalLM`]: an `int` is the number of
+                the last ones, 0 all. With `labels`, the loss of a decoder-only language model is over what these
+                positions predict: the whole loss, if they are those of all labels and the one before the first. An
+                encoder-decoder's loss is over all labels in any case.
             decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs:
                 For an encoder-decoder language model, as in [`~transformers.T5ForConditionalGeneration`].
             mm_encoder_outputs (`dict`, *optional*):
                 `{"video": output}` with an output of `get_video_features`, instead of `pixel_values`.
+            vision_hidden_states (`torch.FloatTensor` of shape `(num_videos, num_frames, tokens_per_frame,
+            vision_hidden_size)`, *optional*):
+                Instead of `pixel_values`; see [`~VideoBlip2ForConditionalGeneration.get_video_features`].
 
         The other arguments are those of the language model.
 
@@ -212,11 +232,15 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
             ValueError: if the `<video>` tokens in the text are not as many as the clips have features.
         """
         video_outputs = (mm_encoder_outputs or {}).get("video")
-        if pixel_values is not None:
+        if pixel_values is not None or vision_hidden_states is not None:
             if video_outputs is not None:
-                raise ValueError("Give either `pixel_values` or `mm_encoder_outputs`, not both")
+                given = "pixel_values" if pixel_values is not None else "vision_hidden_states"
+                raise ValueError(f"Give either `{given}` or `mm_encoder_outputs`, not both")
             video_outputs = self.get_video_features(
-                pixel_values, frame_mask=frame_mask, interpolate_pos_encoding=interpolate_pos_encoding
+                pixel_values,
+                frame_mask=frame_mask,
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                vision_hidden_states=vision_hidden_states,
             )
         video_features = None if video_outputs is None else video_outputs.pooler_output
 
@@ -247,13 +271,16 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
             **kwargs,
         )
 
-    def _decode(self, labels, video_features, num_items_in_batch=None, **inputs):
-        outputs = self.language_model(**inputs, return_dict=True)
+    def _decode(self, labels, video_features, logits_to_keep, num_items_in_batch=None, **inputs):
+        outputs = self.language_model(**inputs, logits_to_keep=logits_to_keep, return_dict=True)
         loss = None
         if labels is not None:
+            # What each position predicts, shifted before positions are chosen, so that any may be.
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
             loss = self.loss_function(
                 logits=outputs.logits,
-                labels=labels,
+                labels=None,
+                shift_labels=slice_logits_to_keep(shift_labels.unsqueeze(-1), logits_to_keep).squeeze(-1).contiguous(),
                 vocab_size=self.config.text_config.vocab_size,
                 num_items_in_batch=num_items_in_batch,
             )
@@ -338,13 +365,14 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         attention_mask: torch.LongTensor | None = None,
         frame_mask: torch.BoolTensor | None = None,
         class_batch_size: int | None = 32,
+        vision_hidden_states: torch.FloatTensor | None = None,
     ) -> torch.FloatTensor:
         r"""
         How likely each of many continuations of a text with clips is.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`), attention_mask, pixel_values,
-            frame_mask:
+            frame_mask, vision_hidden_states:
                 The texts and clips to continue, as for `forward`; padding may be on either side.
             class_input_ids (`torch.LongTensor` of shape `(num_classes, class_length)`):
                 Tokens of each continuation, padded on the right; for an encoder-decoder language model, what the
@@ -368,10 +396,33 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
                 "attention_mask": attention_mask,
                 "pixel_values": pixel_values,
                 "frame_mask": frame_mask,
+                "vision_hidden_states": vision_hidden_states,
             },
             class_input_ids,
             class_attention_mask,
             class_batch_size,
+        )
+
+
+def _check_pixel_values(pixel_values):
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != 3:
+        raise ValueError(
+            "`pixel_values` must be of shape (num_videos, num_frames, 3, height, width), "
+            f"but is of shape {tuple(pixel_values.shape)}"
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"`pixel_values` are {pixel_values.dtype}, so they are not normalized: give what the video processor's "
+            "`normalize_frames` makes of them"
+        )
+
+
+def _check_vision_hidden_states(vision_hidden_states, hidden_size):
+    shape = tuple(vision_hidden_states.shape)
+    if len(shape) != 4 or shape[-1] != hidden_size or not vision_hidden_states.is_floating_point():
+        raise ValueError(
+            f"`vision_hidden_states` must be floats of shape (num_videos, num_frames, tokens_per_frame, {hidden_size})"
+            f", but are {vision_hidden_states.dtype} and of shape {shape}"
         )
 
 

@@ -65,7 +65,7 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
         end (`float`, *optional*, defaults to 8): Seconds; a shorter video is taken to its end. A call that gives
             `start` alone moves the end along.
         do_resize, size, resample, do_rescale, rescale_factor, do_normalize, image_mean, image_std:
-            As in [`~transformers.BlipImageProcessor`].
+            As in [`~transformers.BlipImageProcessor`]. Neither rescaled nor normalized, frames stay uint8.
 
     Raises:
         VideoReadError: if a file can't be read as a video, naming the file and why.
@@ -115,9 +115,10 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             kwargs: Any setting of the processor, for this call alone.
 
         Returns:
-            `pixel_values` of shape `(num_videos, num_frames, 3, height, width)`, in reading order; if the clips have
-            unequal numbers of frames, `frame_mask` of shape `(num_videos, num_frames)`, False where the shorter ones
-            are filled up with zeros; with `return_metadata`, `video_metadata`, for each clip a dict with its "source",
+            `pixel_values` of shape `(num_videos, num_frames, 3, height, width)`, in reading order, float32, or uint8
+            if they are to be neither rescaled nor normalized; if the clips have unequal numbers of frames,
+            `frame_mask` of shape `(num_videos, num_frames)`, False where the shorter ones are filled up with zeros;
+            with `return_metadata`, `video_metadata`, for each clip a dict with its "source",
             its "status" ("partial" if frames are missing from the file) and the times of its frames, "frame_sec".
         """
         validate_kwargs(
@@ -139,26 +140,53 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             features["video_metadata"] = metadata
         return BatchFeature(features, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
 
+    def normalize_frames(self, frames: torch.Tensor) -> torch.FloatTensor:
+        """
+        What `preprocess` does last, on any device: frames that it gave with `do_rescale=False, do_normalize=False`
+        become the `pixel_values` that it would have given, to the bit on a CPU. As uint8 they are a quarter of the
+        bytes to hand from process to process and to a device.
+
+        Args:
+            frames (`torch.Tensor`): uint8, of shape `(..., 3, height, width)`.
+
+        Returns:
+            `torch.FloatTensor`: float32, of the same shape and on the same device.
+
+        Raises:
+            ValueError: if `frames` are of another type or shape.
+        """
+        if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-3] != 3:
+            raise ValueError(
+                "`frames` must be uint8 and of shape (..., 3, height, width), but are "
+                f"{frames.dtype} and of shape {tuple(frames.shape)}"
+            )
+        return _normalize(frames, self._settings({})).float()
+
     @staticmethod
-    def pad_frames(clips: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    def pad_frames(clips: list[torch.Tensor], name: str = "pixel_values") -> dict[str, torch.Tensor]:
         """
         Stacks clips of unequal lengths.
 
         Args:
-            clips (`list[torch.Tensor]`): each of shape `(num_frames, 3, height, width)`.
+            clips (`list[torch.Tensor]`): each of shape `(num_frames, ...)`, such as `(num_frames, 3, height, width)`.
+            name (`str`, *optional*, defaults to "pixel_values"): of what comes of them.
 
         Returns:
             `pixel_values` and, if they are unequal, `frame_mask`, as `preprocess` does.
+
+        Raises:
+            ValueError: if they differ in more than the number of frames.
         """
         sizes = {tuple(clip.shape[1:]) for clip in clips}
         if len(sizes) > 1:
-            raise ValueError(f"Frames of one batch must have one size, but here are {sorted(sizes)}; set `do_resize`")
+            hint = "; set `do_resize`" if name == "pixel_values" else ""
+            raise ValueError(f"Frames of one batch must have one size, but here are {sorted(sizes)}{hint}")
         lengths = torch.tensor([len(clip) for clip in clips])
         longest = int(lengths.max())
         if (lengths == longest).all():
-            return {"pixel_values": torch.stack(clips)}
-        padded = [F.pad(clip, (0, 0, 0, 0, 0, 0, 0, longest - len(clip))) for clip in clips]
-        return {"pixel_values": torch.stack(padded), "frame_mask": torch.arange(longest) < lengths.unsqueeze(1)}
+            return {name: torch.stack(clips)}
+        padded = [F.pad(clip, (0, 0) * (clip.ndim - 1) + (0, longest - len(clip))) for clip in clips]
+        return {name: torch.stack(padded), "frame_mask": torch.arange(longest) < lengths.unsqueeze(1)}
 
     def _settings(self, kwargs) -> dict:
         """Every setting: the call's, then the processor's own."""
@@ -197,7 +225,7 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
         return frames, {"source": type(clip).__name__, "frame_sec": None, "status": "complete"}
 
     @staticmethod
-    def _to_pixel_values(frames, settings) -> torch.FloatTensor:
+    def _to_pixel_values(frames, settings) -> torch.Tensor:
         if settings["do_resize"]:
             size = settings["size"]
             if not (size.height and size.width):
@@ -208,16 +236,22 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
                 raise ValueError(f"`resample` is {settings['resample']!r}, but must be one of {known}")
             frames = resize_frames(frames, (size.height, size.width), mode)
         # Not before: only on a CPU is there the kernel for uint8.
-        pixel_values = frames.to(settings["device"]).float()
-        if settings["do_rescale"]:
-            pixel_values = pixel_values * settings["rescale_factor"]
-        if settings["do_normalize"]:
-            mean, std = (
-                torch.tensor(settings[name], device=frames.device).view(-1, 1, 1)
-                for name in ("image_mean", "image_std")
-            )
-            pixel_values = (pixel_values - mean) / std
-        return pixel_values
+        return _normalize(frames.to(settings["device"]), settings)
+
+
+def _normalize(frames: torch.Tensor, settings: dict) -> torch.Tensor:
+    """Rescales and normalizes uint8 frames, of shape (..., 3, height, width)."""
+    if not (settings["do_rescale"] or settings["do_normalize"]):
+        return frames
+    pixel_values = frames.float()
+    if settings["do_rescale"]:
+        pixel_values = pixel_values * settings["rescale_factor"]
+    if settings["do_normalize"]:
+        mean, std = (
+            torch.tensor(settings[name], device=frames.device).view(-1, 1, 1) for name in ("image_mean", "image_std")
+        )
+        pixel_values = (pixel_values - mean) / std
+    return pixel_values
 
 
 def flatten_clips(videos) -> list:

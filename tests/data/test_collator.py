@@ -170,6 +170,70 @@ def test_clips_of_unequal_length_get_a_mask(golden, model):
         assert model(**batch).loss.item() == pytest.approx(sum(losses) / 2, abs=1e-4)
 
 
+def test_frames_to_be_normalized_on_the_device(golden):
+    """A quarter of the bytes, and the same batch to the bit."""
+    features = [feature_of(golden, [0, 1]), feature_of(golden, [])]
+    features += [{"text": QUESTION, "videos": [golden.videos[2][:3]], "text_target": NARRATIONS[2]}]
+    expected = DataCollatorForVideoNarration(golden.interleaved)(features)
+    batch = DataCollatorForVideoNarration(golden.interleaved, normalize=False)(features)
+    assert batch["pixel_values"].dtype == torch.uint8 and batch["pixel_values"].shape == (3, 8, 3, 56, 56)
+    normalized = golden.interleaved.video_processor.normalize_frames(batch.pop("pixel_values"))
+    real = expected["frame_mask"]
+    assert torch.equal(normalized[real], expected.pop("pixel_values")[real])
+    assert batch.keys() == expected.keys()
+    assert all(torch.equal(batch[name], expected[name]) for name in batch)
+
+
+def test_frames_that_are_not_normalized_are_not_trained_on(golden, model):
+    batch = DataCollatorForVideoNarration(golden.interleaved, normalize=False)([feature_of(golden, [0])])
+    with pytest.raises(ValueError, match="normalize_frames"):
+        model(**batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_clips_come_as_the_vision_models_output(golden, model, dtype):
+    collate = DataCollatorForVideoNarration(golden.interleaved)
+    features = [feature_of(golden, [0, 1]), feature_of(golden, []), feature_of(golden, [2])]
+    batch = collate(features)
+    with torch.no_grad():
+        tokens = model.vision_model(batch["pixel_values"].flatten(0, 1)).last_hidden_state.unflatten(0, (3, 8))
+        expected = model(**batch).loss.item()
+    tokens = tokens.to(dtype)
+    stored = [{name: value for name, value in feature.items() if name != "videos"} for feature in features]
+    for feature, clips in zip(stored, ([tokens[0], tokens[1]], [], tokens[2:])):
+        feature["vision_hidden_states"] = clips
+    batch = collate(stored)
+    assert "pixel_values" not in batch and "frame_mask" not in batch
+    assert batch["vision_hidden_states"].dtype == dtype and torch.equal(batch["vision_hidden_states"], tokens)
+    with torch.no_grad():
+        assert model(**batch).loss.item() == pytest.approx(expected, abs=1e-5 if dtype == torch.float32 else 2e-2)
+
+    stored[2]["vision_hidden_states"] = [tokens[2, :3]]
+    short = {**features[2], "videos": [golden.videos[2][:3]]}
+    batch, expected = collate(stored), collate([*features[:2], short])
+    assert torch.equal(batch["frame_mask"], expected["frame_mask"])
+    with torch.no_grad():
+        assert model(**batch).loss.item() == pytest.approx(
+            model(**expected).loss.item(), abs=1e-5 if dtype == torch.float32 else 2e-2
+        )
+
+
+def test_clips_of_two_kinds_in_a_batch_are_named(golden_opt):
+    videos, floats = golden_opt.videos[:1], torch.zeros(1, 8, 3, 56, 56)
+    frames = {"text": "A", "videos": videos}
+    normalized, stored = {"text": "B", "pixel_values": floats}, {"text": "C", "vision_hidden_states": floats[:, :, 0]}
+    collate = DataCollatorForVideoNarration(golden_opt.interleaved)
+    as_they_are = DataCollatorForVideoNarration(golden_opt.interleaved, normalize=False)
+    for call, features, message in [
+        (collate, [frames, {"text": "D"}, stored], "Feature 2 has `vision_hidden_states`, but.*`pixel_values`"),
+        (as_they_are, [frames, normalized], "Feature 1 has normalized `pixel_values`, but.*not to be normalized"),
+        (collate, [{**stored, "videos": videos}], "Feature 0 has both `videos` and `vision_hidden_states`"),
+        (collate, [{**stored, "vision_hidden_states": floats}], r"`vision_hidden_states` of a clip.*\(8, 3, 56, 56\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call(features)
+
+
 def test_features_are_left_as_they_are_and_hand_on_what_is_kept(golden):
     features = [{**feature_of(golden, [0, 1]), "frame_path": "a|0", "video_uid": "a"}]
     before = {name: list(value) if isinstance(value, list) else value for name, value in features[0].items()}

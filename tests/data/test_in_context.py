@@ -429,6 +429,24 @@ def test_transforms_get_randomness_of_their_own():
     assert {number for _, number in videos}.isdisjoint({number for _, number in dataset[1]["videos"]})
 
 
+def test_what_is_drawn_for_a_clip_is_its_own():
+    """However much is drawn for the clips before it, and whatever they are."""
+    actions, _ = presampled()
+    plain = dataset_of(actions, transform=lambda clip, rng: rng.random(3).tolist())
+    greedy = dataset_of(actions, transform=lambda clip, rng: rng.random(3).tolist() + rng.random(len(clip)).tolist())
+    assert [clip[:3] for clip in greedy[0]["videos"]] == plain[0]["videos"]
+    assert len({str(clip) for index in range(5) for clip in plain[index]["videos"]}) == 15
+
+
+def test_clips_may_be_something_else():
+    actions, _ = presampled()
+    sample, other = dataset_of(actions, clips_as="vision_hidden_states")[0], dataset_of(actions)[0]
+    assert sample.pop("vision_hidden_states") == other.pop("videos")
+    assert sample == other
+    with pytest.raises(ValueError, match="clips_as.*'frames'"):
+        dataset_of(actions, clips_as="frames")
+
+
 def test_contexts_of_another_data_set():
     actions, _ = presampled()
     others = [{**action, "frame_path": f"other|{i}"} for i, action in enumerate(actions)]

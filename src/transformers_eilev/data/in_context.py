@@ -24,6 +24,8 @@ _SHARED_BY_NOBODY = {"verb": ("", "[other]"), "noun": ("",)}
 # The last number of a seed: what the draws are for. The context's own have none.
 _QUESTIONS, _DERANGEMENT, _TRANSFORM, _UPSAMPLING = 1, 2, 3, 4
 
+_CLIPS = ("videos", "pixel_values", "vision_hidden_states")
+
 
 @runtime_checkable
 class ContextSampler(Protocol):
@@ -303,8 +305,8 @@ class InContextDataset:
     PyTorch's `DataLoader`, with any number of workers, and for the `Trainer`.
 
     A sample has `text`, the blocks of its prompt (a clip, a question and, but for the last, the narration);
-    `text_target`, the query's narration; `videos`, the clips in the order of the text; and, to tell it by,
-    `frame_path`, `video_uid` and `clip_index` of the query and `in_context_frame_paths`.
+    `text_target`, the query's narration; `videos` (or what `clips_as` names), the clips in the order of the text; and,
+    to tell it by, `frame_path`, `video_uid` and `clip_index` of the query and `in_context_frame_paths`.
 
     Args:
         actions (`Sequence[dict]`): rows to ask about, such as a `datasets.Dataset` of a clip store.
@@ -312,6 +314,8 @@ class InContextDataset:
         context_actions (`Sequence[dict]`, *optional*): rows that the sampler's contexts are of, by default `actions`.
         load_clip (`Callable[[dict], Any]`, *optional*): a row's clip, in any form that the collator takes. By default
             the row's `frames`.
+        clips_as (`str`, *optional*, defaults to "videos"): what `load_clip` gives, as the collator calls it: "videos",
+            "pixel_values" or "vision_hidden_states".
         transform (`Callable[[Any, np.random.Generator], Any]`, *optional*): called on each clip, with its own
             randomness, such as an augmentation.
         prompts (`Sequence[str]`, *optional*): questions, of which one is drawn for each clip. By default EILEV's.
@@ -322,7 +326,7 @@ class InContextDataset:
         seed (`int`, *optional*, defaults to 0): of the questions, the derangement and the transform.
 
     Raises:
-        ValueError: with `derange_clips`, for a context of a single example.
+        ValueError: with `derange_clips`, for a context of a single example; for an unknown `clips_as`.
     """
 
     def __init__(
@@ -332,6 +336,7 @@ class InContextDataset:
         *,
         context_actions: Sequence[dict] | None = None,
         load_clip: Callable[[dict], Any] | None = None,
+        clips_as: str = "videos",
         transform: Callable[[Any, np.random.Generator], Any] | None = None,
         prompts: Sequence[str] = PROMPTS,
         clean: Callable[[str], str] = clean_narration_text,
@@ -343,10 +348,13 @@ class InContextDataset:
 
         if not prompts or isinstance(prompts, str):
             raise ValueError(f"`prompts` must be a list of at least one question, but is {prompts!r}")
+        if clips_as not in _CLIPS:
+            raise ValueError(f"`clips_as` must be one of {_CLIPS}, but is {clips_as!r}")
         self.actions = actions
         self.context_actions = actions if context_actions is None else context_actions
         self.sampler = sampler
         self.load_clip = load_clip or _frames_of
+        self.clips_as = clips_as
         self.transform = transform
         self.prompts = list(prompts)
         self.clean = clean
@@ -380,7 +388,7 @@ class InContextDataset:
         narrations = [self.clean(row["narration_text"]) for row in rows]
         sample = {
             "text": build_blocks(questions, narrations[:-1]),
-            "videos": self._clips(rows, epoch, index),
+            self.clips_as: self._clips(rows, epoch, index),
             "in_context_frame_paths": [row["frame_path"] for row in context],
             **{name: query[name] for name in ("frame_path", "video_uid", "clip_index") if name in query},
         }
@@ -389,8 +397,10 @@ class InContextDataset:
     def _clips(self, rows: list[dict], epoch: int, index: int) -> list:
         clips = [self.load_clip(row) for row in rows]
         if self.transform is not None:
-            rng = self._rng(epoch, index, _TRANSFORM)
-            clips = [self.transform(clip, rng) for clip in clips]
+            # Not one for all: what a transform draws for one clip would change what it draws for the next.
+            clips = [
+                self.transform(clip, self._rng(epoch, index, _TRANSFORM, number)) for number, clip in enumerate(clips)
+            ]
         if self.derange_clips:
             order = derangement(len(rows) - 1, self._rng(epoch, index, _DERANGEMENT))
             clips[:-1] = [clips[i] for i in order]
