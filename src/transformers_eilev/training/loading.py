@@ -1,0 +1,106 @@
+"""The model and the processor that a training starts from, ready to be trained."""
+
+import torch
+from transformers import GenerationConfig, PreTrainedConfig
+
+from ..legacy_checkpoints import LegacyCheckpoint
+from ..modeling_video_blip_2 import VideoBlip2ForConditionalGeneration
+from ..processing_video_blip_2 import VideoBlip2Processor
+from .arguments import ModelArguments
+from .freezing import freeze
+
+
+MODEL_TYPES = ("video_blip_2", "blip-2")
+
+
+def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str):
+    """
+    Loads what a training starts from, freezes what stays as it is, and adds adapters if there shall be some.
+
+    Args:
+        arguments ([`ModelArguments`]): which checkpoint, and what of it is trained.
+        prompt_layout (`str`): "interleaved" (EILEV) or "prepended" (VideoBLIP), which the trained checkpoint has then.
+
+    Returns:
+        `tuple[PreTrainedModel | PeftModel, VideoBlip2Processor]`: what is trained is float32.
+
+    Raises:
+        ValueError: if the checkpoint is one of another architecture, with what it says it is.
+        OSError: if there is no such checkpoint.
+    """
+    name = arguments.model_name_or_path
+    _check_architecture(name)
+    processor = VideoBlip2Processor.from_pretrained(name, prompt_layout=prompt_layout)
+    options = {"dtype": torch.float32}
+    if arguments.attn_implementation is not None:
+        options["attn_implementation"] = arguments.attn_implementation
+    if arguments.load_in_8bit or arguments.load_in_4bit:
+        from .lora import quantization_config
+
+        options["quantization_config"] = quantization_config(
+            load_in_8bit=arguments.load_in_8bit, load_in_4bit=arguments.load_in_4bit
+        )
+    model = VideoBlip2ForConditionalGeneration.from_pretrained(name, **options)
+    _agree(model, processor, arguments.num_subsample_frames)
+    frozen_dtype = None if arguments.frozen_dtype is None else getattr(torch, arguments.frozen_dtype)
+    if not arguments.use_lora:
+        freeze(model, frozen_dtype=frozen_dtype, frozen_dropout=arguments.frozen_dropout)
+        return model, processor
+    from .lora import add_lora
+
+    if "quantization_config" not in options:
+        freeze(model, frozen_dtype=frozen_dtype, frozen_dropout=arguments.frozen_dropout)
+    model = add_lora(
+        model,
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=arguments.lora_target_modules,
+    )
+    return model, processor
+
+
+def _check_architecture(name: str):
+    config, _ = PreTrainedConfig.get_config_dict(name)
+    if config.get("model_type") not in MODEL_TYPES:
+        raise ValueError(
+            f"{name} is a checkpoint of type {config.get('model_type')!r} (architectures {config.get('architectures')}"
+            f"), but what is trained here is of type {' or '.join(map(repr, MODEL_TYPES))}"
+        )
+
+
+def _agree(model, processor, num_frames: int):
+    """Makes model and processor say the same, and what the trained checkpoint shall say."""
+    if processor.num_query_tokens != model.config.num_query_tokens:
+        raise ValueError(
+            f"The processor gives a clip {processor.num_query_tokens} tokens, the model "
+            f"{model.config.num_query_tokens}: they are not of one checkpoint"
+        )
+    model.config.video_token_id = processor.video_token_id
+    settings = {"num_frames": num_frames, "fps": None, "start": 0.0, "end": 8.0}
+    for name, value in settings.items():
+        setattr(processor.video_processor, name, value)
+
+    tokenizer, is_decoder_only = processor.tokenizer, processor.is_decoder_only
+    # BLIP-2's OPT says that a newline ends a text, which is so where a model generates; what it learns ends by this.
+    model.config.text_config.eos_token_id = tokenizer.eos_token_id
+    defaults = LegacyCheckpoint(
+        is_video_blip=True,
+        prompt_layout=processor.prompt_layout,
+        is_decoder_only=is_decoder_only,
+        num_query_tokens=processor.num_query_tokens,
+        video_token_id=processor.video_token_id,
+        newline_token_id=tokenizer.convert_tokens_to_ids("Ċ") if is_decoder_only else None,
+    ).generation_defaults
+    model.generation_config = GenerationConfig(
+        **{
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "decoder_start_token_id": model.config.text_config.decoder_start_token_id if not is_decoder_only else None,
+            **defaults,
+        }
+    )
+
+
+__all__ = ["load_model_and_processor"]

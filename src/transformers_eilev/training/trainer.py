@@ -1,0 +1,144 @@
+"""transformers' `Trainer` for texts with clips."""
+
+import time
+
+import torch
+import torch.nn.functional as F
+from transformers import Trainer
+
+from ..data.collator import DataCollatorForVideoNarration
+from .callbacks import EpochSampler, ExactResume, Throughput
+
+
+class VideoNarrationTrainer(Trainer):
+    r"""
+    [`~transformers.Trainer`] for [`VideoBlip2ForConditionalGeneration`] and adapters of it.
+
+    What is its own:
+
+    - Clips come through the loader as uint8 and are normalized on the device: a quarter of the bytes.
+    - The vocabulary head runs where there is something to predict, and not over the examples before it.
+    - The order of samples, contexts, questions, augmentation and dropout derive from (seed, epoch, index) or (seed,
+      step): a run that is killed and resumed is the run that was not.
+    - `eval_loss` is the mean over all tokens to predict, whatever the batches and processes; beside it
+      `eval_token_accuracy`, the share of them that come first of all the vocabulary.
+    - Logs say clips, tokens and samples a second, the share of time spent waiting for data, and the peak memory.
+    - The processor is saved with the model.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`): with its parts frozen that shall not learn (see `freeze`).
+        args ([`VideoNarrationTrainingArguments`]): or `TrainingArguments` with `remove_unused_columns=False`.
+        processor ([`VideoBlip2Processor`]): of the model.
+        train_dataset, eval_dataset ([`InContextDataset`], *optional*): or other map-style data sets of features that
+            [`DataCollatorForVideoNarration`] takes. Their `set_epoch`, if they have one, is called.
+        kwargs: as for `Trainer`.
+
+    Raises:
+        ValueError: if several GPUs would be used without one process for each.
+    """
+
+    def __init__(self, model, args, *, processor, train_dataset=None, eval_dataset=None, callbacks=(), **kwargs):
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"{args.n_gpu} GPUs need one process each: start with `torchrun --nproc_per_node={args.n_gpu}` or "
+                "`accelerate launch`, or choose one by CUDA_VISIBLE_DEVICES"
+            )
+        self.processor = processor
+        self._throughput = Throughput()
+        self._seed = args.seed if args.data_seed is None else args.data_seed
+        self._train_sampler = None if train_dataset is None else EpochSampler(len(train_dataset), self._seed)
+        learns_epoch = [item for item in (train_dataset, self._train_sampler) if hasattr(item, "set_epoch")]
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=TrainingCollator(
+                processor, pad_to_multiple_of=8 if args.fp16 or args.bf16 else None, normalize=False
+            ),
+            compute_metrics=_mean_over_tokens,
+            callbacks=[ExactResume(args.seed, learns_epoch), self._throughput, *callbacks],
+            **kwargs,
+        )
+
+    def _get_train_sampler(self, train_dataset=None):
+        return self._train_sampler
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """As `Trainer`'s, on the clock."""
+        start = time.perf_counter()
+        batches = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._throughput.count(batches[0], time.perf_counter() - start)
+        return batches
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As `Trainer`'s, of clips normalized on the device."""
+        return super().compute_loss(model, self._model_inputs(inputs), return_outputs, num_items_in_batch)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """
+        Of each text the sum of the losses of its tokens, how many of them were predicted, and how many there are: as
+        "logits", of shape (batch_size, 3), which is gathered and averaged over the whole data set.
+        """
+        inputs = self._model_inputs(self._prepare_inputs(inputs))
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**inputs).logits
+        labels = inputs["labels"]
+        if self.processor.is_decoder_only:
+            # The token at a place is predicted by the one before it.
+            labels = labels[:, -logits.shape[1] :][:, 1:]
+            logits = logits[:, :-1]
+        wanted = labels != -100
+        logits, targets = logits[wanted].float(), labels[wanted]
+        per_token = torch.stack(
+            [
+                F.cross_entropy(logits, targets, reduction="none").double(),
+                (logits.argmax(-1) == targets).double(),
+                torch.ones_like(targets, dtype=torch.float64),
+            ],
+            dim=1,
+        )
+        sums = torch.zeros(len(labels), 3, dtype=torch.float64, device=labels.device)
+        sums.index_add_(0, wanted.nonzero()[:, 0], per_token)
+        return None, sums, sums[:, 2]
+
+    def _model_inputs(self, inputs: dict) -> dict:
+        pixel_values = inputs.get("pixel_values")
+        if pixel_values is not None and pixel_values.dtype == torch.uint8:
+            inputs = {**inputs, "pixel_values": self.processor.video_processor.normalize_frames(pixel_values)}
+        return {**inputs, "use_cache": False}
+
+    def log(self, logs, start_time=None):
+        """As `Trainer`'s; with the loss, what it costs."""
+        if "loss" in logs:
+            logs = {**logs, **self._throughput.measure(self.accelerator)}
+        super().log(logs, start_time)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """The model, and its processor beside it."""
+        # Not as `processing_class`: by its tokenizer `Trainer` would change where the model's generation ends.
+        if self.args.should_save:
+            self.processor.save_pretrained(output_dir or self.args.output_dir)
+        super().save_model(output_dir, _internal_call)
+
+
+class TrainingCollator(DataCollatorForVideoNarration):
+    """[`DataCollatorForVideoNarration`] that says how far from its end a text has something to predict."""
+
+    def __call__(self, features):
+        batch = super().__call__(features)
+        if "labels" in batch and self.processor.is_decoder_only:
+            first = (batch["labels"] != -100).int().argmax(dim=1).min().item()
+            # One more: the first token is predicted by the one before it.
+            batch["logits_to_keep"] = batch["labels"].shape[1] - max(first - 1, 0)
+        return batch
+
+
+def _mean_over_tokens(prediction) -> dict[str, float]:
+    loss, correct, tokens = prediction.predictions.sum(axis=0).tolist()
+    if not tokens:
+        raise ValueError("No text of the evaluation has a token to predict")
+    return {"loss": loss / tokens, "token_accuracy": correct / tokens}
+
+
+__all__ = ["TrainingCollator", "VideoNarrationTrainer"]

@@ -1,0 +1,221 @@
+"""Whole runs in this process: what they leave, and what they refuse to begin."""
+
+import json
+import math
+import shlex
+import shutil
+import warnings
+
+import datasets
+import pytest
+import torch
+from clip_stores import rows_of, write_annotations
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+from transformers_eilev.data import load_clip_store, write_frame_folders
+from transformers_eilev.training import (
+    EilevDataArguments,
+    ModelArguments,
+    VideoBlipDataArguments,
+    VideoNarrationTrainingArguments,
+    extract_vision_features,
+    parse_arguments,
+    run_training,
+)
+
+
+QUICK = shlex.split("""
+    --max_steps 2 --per_device_train_batch_size 2 --per_device_eval_batch_size 4 --num_subsample_frames 2
+    --learning_rate 1e-3 --logging_steps 1 --eval_strategy steps --eval_steps 1 --save_steps 1 --augment False
+    --use_cpu --report_to none --disable_tqdm True
+""")
+TWO_EXAMPLES = ["--train_num_in_context_examples_per_sample", "2", "--val_num_in_context_examples_per_sample", "2"]
+
+
+def arguments_of(data_class, checkpoint, clips, output_dir, *more):
+    paths = ["--train_frames_dir", clips, "--val_frames_dir", clips, "--model_name_or_path", checkpoint]
+    argv = [*paths, "--output_dir", output_dir, *QUICK, *more]
+    return parse_arguments([ModelArguments, data_class, VideoNarrationTrainingArguments], [str(part) for part in argv])
+
+
+def eilev(*arguments):
+    checkpoint, clips, output_dir, *more = arguments
+    return run_training(*arguments_of(EilevDataArguments, checkpoint, clips, output_dir, *TWO_EXAMPLES, *more))
+
+
+def video_blip(checkpoint, clips, output_dir, *more):
+    return run_training(*arguments_of(VideoBlipDataArguments, checkpoint, clips, output_dir, *more))
+
+
+def log_of(output_dir):
+    return json.loads((output_dir / "trainer_state.json").read_text())["log_history"]
+
+
+def test_what_a_run_leaves(clip_store, golden, tmp_path):
+    """A checkpoint that narrates through the pipeline, the best of those evaluated; what it cost is in the log."""
+    metrics = eilev(golden.checkpoint, clip_store, tmp_path, "--save_total_limit", 1)
+    log = log_of(tmp_path)
+    losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+    assert metrics["eval_loss"] == pytest.approx(min(losses.values()), rel=1e-6)
+    for name in ("samples_per_second", "clips_per_second", "tokens_per_second", "peak_memory_gib", "grad_norm"):
+        assert all(entry[name] > 0 for entry in log if "loss" in entry), name
+    assert all(0 < entry["data_wait_share"] < 1 for entry in log if "loss" in entry)
+
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    for name, parameter in model.named_parameters():
+        is_trained = name.startswith(("qformer", "query_tokens", "language_projection"))
+        before = golden.model.get_parameter(name)
+        # The Q-Former has word embeddings' layers that no clip passes through in BLIP-2: none here.
+        assert torch.equal(parameter, before) != is_trained or not parameter.abs().sum(), name
+    narrate = pipeline("video-narration", model=str(tmp_path))
+    assert narrate.processor.prompt_layout == "interleaved" and narrate.processor.video_processor.num_frames == 2
+    assert model.generation_config.num_beams == 5 and model.generation_config.length_penalty == -1.0
+    clip = golden.videos[0]
+    assert narrate(clip, demonstrations=[(clip, "The camera wearer washes a cup.")], max_new_tokens=3)
+    if golden.family == "opt":
+        assert model.generation_config.eos_token_id == narrate.tokenizer.convert_tokens_to_ids("Ċ")
+        assert model.config.text_config.eos_token_id == narrate.tokenizer.eos_token_id
+
+
+def test_video_blip(clip_store, golden, tmp_path):
+    """One clip, one question, the clip in front; with half precision and recomputed activations."""
+    half = ["--bf16", "--activation_checkpointing", "--frozen_dtype", "bfloat16"]
+    video_blip(golden.checkpoint, clip_store, tmp_path, *half)
+    assert all(math.isfinite(entry["loss"]) for entry in log_of(tmp_path) if "loss" in entry)
+    narrate = pipeline("video-narration", model=str(tmp_path))
+    assert narrate.processor.prompt_layout == "prepended"
+    assert narrate.model.generation_config.eos_token_id == narrate.tokenizer.eos_token_id
+    # What is trained stays in full, what is frozen does not.
+    types = {name.split(".")[0]: tensor.dtype for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    halves = {"vision_model": torch.bfloat16, "language_model": torch.bfloat16}
+    assert types == dict.fromkeys(types, torch.float32) | halves
+
+
+def test_evaluation_alone(clip_store, golden_opt, tmp_path):
+    """The loss is that of all tokens together, whatever the batches."""
+    before = {"--do_eval": None, "--eval_strategy": "no"}
+    options = [part for pair in before.items() for part in pair if part is not None]
+    one = eilev(golden_opt.checkpoint, clip_store, tmp_path / "1", *options, "--per_device_eval_batch_size", 1)
+    four = eilev(golden_opt.checkpoint, clip_store, tmp_path / "4", *options)
+    assert one["eval_loss"] == pytest.approx(four["eval_loss"], rel=1e-5)
+    assert not (tmp_path / "1" / "model.safetensors").exists()
+
+
+def test_frame_folders_train_as_a_store_does(clip_store, golden_opt, tmp_path):
+    """The original's folders, with the flag of its VideoBLIP script, and the annotation apart from the frames."""
+    for split in ("train", "val"):
+        write_frame_folders(load_clip_store(clip_store, split=split), tmp_path / split)
+    annotation = tmp_path / "annotation.csv"
+    shutil.move(tmp_path / "train" / "narrated_actions.csv", annotation)
+    paths = ["--train_narrated_actions_dir", tmp_path / "train", "--val_narrated_actions_dir", tmp_path / "val"]
+    paths += ["--train_annotation_file", annotation]
+    eilev(golden_opt.checkpoint, clip_store, tmp_path / "folders", *paths)
+    eilev(golden_opt.checkpoint, clip_store, tmp_path / "store")
+    losses = [[entry.get("loss") for entry in log_of(tmp_path / name)] for name in ("folders", "store")]
+    assert losses[0] == losses[1]
+
+
+def test_stored_features_train_as_frames_do(clip_store, golden, tmp_path):
+    """The vision model's output read instead of frames: the same losses, and the vision model saved as it was."""
+    processor = AutoProcessor.from_pretrained(golden.checkpoint)
+    clips = [load_clip_store(clip_store, split=split) for split in ("train", "val")]
+    extract_vision_features(
+        golden.model,
+        processor,
+        datasets.concatenate_datasets(clips),
+        tmp_path / "features",
+        dtype=torch.float32,
+        num_frames=2,
+        progress=False,
+    )
+    eilev(golden.checkpoint, clip_store, tmp_path / "frames")
+    eilev(golden.checkpoint, clip_store, tmp_path / "stored", "--vision_features_dir", tmp_path / "features")
+    frames, stored = (
+        [entry[name] for entry in log_of(tmp_path / run) for name in ("loss", "eval_loss") if name in entry]
+        for run in ("frames", "stored")
+    )
+    assert len(frames) == 4 and stored == pytest.approx(frames, rel=1e-4)
+    pipeline("video-narration", model=str(tmp_path / "stored"))(golden.videos[0], max_new_tokens=2)
+
+
+def test_compiled(clip_store, golden_opt, tmp_path):
+    """The graph is cut nowhere that would change the loss."""
+    compiled = ["--torch_compile", "True", "--torch_compile_backend", "eager"]
+    eilev(golden_opt.checkpoint, clip_store, tmp_path / "compiled", *compiled, "--frozen_dropout", "False")
+    eilev(golden_opt.checkpoint, clip_store, tmp_path / "plain", "--frozen_dropout", "False")
+    losses = [[entry["loss"] for entry in log_of(tmp_path / n) if "loss" in entry] for n in ("compiled", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+# What is refused at the start, before any weight is loaded or any step is made
+
+
+def refused(run, message, *arguments):
+    with pytest.raises(ValueError, match=message) as caught:
+        run(*arguments)
+    return str(caught.value)
+
+
+def test_clips_that_are_not_there(clip_store, golden_opt, tmp_path):
+    rows = [*rows_of("train", 16), *rows_of("elsewhere", 3)]
+    annotation = ["--train_annotation_file", write_annotations(tmp_path / "all.csv", rows)]
+    message = refused(eilev, "3 of the 19 clips", golden_opt.checkpoint, clip_store, tmp_path / "run", *annotation)
+    assert "elsewhere_video_0|0" in message and "all.csv" in message
+    with pytest.warns(UserWarning, match="3 of the 19 clips"):
+        eilev(golden_opt.checkpoint, clip_store, tmp_path / "run", *annotation, "--skip_missing_clips")
+
+    write_frame_folders(load_clip_store(clip_store, split="train"), tmp_path / "folders")
+    shutil.rmtree(tmp_path / "folders" / "train_video_0|0")
+    folders = ["--train_frames_dir", tmp_path / "folders"]
+    assert "1 rows" in refused(eilev, r"train_video_0\|0", golden_opt.checkpoint, clip_store, tmp_path / "x", *folders)
+
+
+def test_a_split_file_of_other_videos(clip_store, golden_opt, tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"split": "train", "videos": {"unknown": 3, "other": 1}}))
+    option = ["--train_split_file", path]
+    message = refused(eilev, "other videos", golden_opt.checkpoint, clip_store, tmp_path / "run", *option)
+    assert "its 2 videos" in message and "16 clips" in message and str(path) in message
+    path.write_text(json.dumps({"split": "train", "videos": {"train_video_0": 4, "train_video_1": 4}}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        eilev(golden_opt.checkpoint, clip_store, tmp_path / "run", *option)
+    assert json.loads((tmp_path / "run" / "training_run.json").read_text())["num_train_samples"] == 8
+
+
+@pytest.mark.parametrize("which", ["train", "val"])
+def test_more_examples_than_clips(clip_store, golden_opt, tmp_path, which):
+    option = [f"--{which}_num_in_context_examples_per_sample", "17"]
+    message = refused(eilev, "17 examples", golden_opt.checkpoint, clip_store, tmp_path, *option)
+    assert "16 clips" in message
+
+
+def test_narrations_without_a_word(clip_store, golden_opt, tmp_path):
+    rows = list(rows_of("train", 16))
+    rows[3]["narration_text"] = "<|eos|>"
+    option = ["--train_annotation_file", write_annotations(tmp_path / "silent.csv", rows)]
+    message = refused(eilev, "1 of the 16 clips", golden_opt.checkpoint, clip_store, tmp_path, *option)
+    assert rows[3]["frame_path"] in message
+
+
+def test_a_checkpoint_of_another_architecture(clip_store, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    assert "GPT2LMHeadModel" in refused(eilev, "'gpt2'", tmp_path, clip_store, tmp_path / "run")
+
+
+def test_a_run_that_is_another(clip_store, golden_opt, tmp_path):
+    eilev(golden_opt.checkpoint, clip_store, tmp_path)
+    assert "checkpoint-2" in refused(eilev, "holds a run", golden_opt.checkpoint, clip_store, tmp_path)
+    resume = ["--resume_from_checkpoint", "last"]
+    message = refused(eilev, "another", golden_opt.checkpoint, clip_store, tmp_path, *resume, "--seed", "1")
+    assert "`seed` was 42 and is 1" in message
+    message = refused(eilev, "whole", golden_opt.checkpoint, clip_store, tmp_path, resume[0], tmp_path / "nowhere")
+    assert "nowhere" in message
+
+
+def test_nothing_to_evaluate_on(clip_store, golden_opt, tmp_path):
+    arguments = arguments_of(EilevDataArguments, golden_opt.checkpoint, clip_store, tmp_path, *TWO_EXAMPLES)
+    arguments[1].val_frames_dir = None
+    with pytest.raises(ValueError, match="val_frames_dir"):
+        run_training(*arguments)
