@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import initialization
+from transformers import GenerationConfig, initialization
 from transformers.modeling_outputs import CausalLMOutputWithPast, Seq2SeqLMOutput
 from transformers.modeling_utils import slice_logits_to_keep
 
@@ -19,6 +19,7 @@ from transformers.models.blip_2.modeling_blip_2 import (
 )
 from transformers.utils import can_return_tuple
 
+from .adapters import base_of_adapter
 from .classification import score_continuations
 from .configuration_video_blip_2 import VideoBlip2Config
 from .generation_video_blip_2 import VideoBlip2GenerationMixin
@@ -89,6 +90,18 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
             # Not zeros, as transformers' BLIP-2 has it: queries that start equal get equal gradients and stay equal.
             initialization.normal_(module.query_tokens, std=self.config.qformer_config.initializer_range)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As transformers' own, and of a folder with an adapter and the configs of the model that it is for."""
+        base = base_of_adapter(pretrained_model_name_or_path)
+        if base is not None:
+            folder, pretrained_model_name_or_path = pretrained_model_name_or_path, base
+            kwargs["adapter_kwargs"] = {**(kwargs.get("adapter_kwargs") or {}), "_adapter_model_path": str(folder)}
+            for name, config_class in (("config", cls.config_class), ("generation_config", GenerationConfig)):
+                if kwargs.get(name) is None:
+                    kwargs[name] = config_class.from_pretrained(folder)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
     @property
     def dtype(self):
         """Not the first parameter's: `query_tokens` stay in fp32, and what is saved would be loaded as fp32."""
@@ -147,12 +160,16 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         vision_outputs = None
         if vision_hidden_states is None:
             _check_pixel_values(pixel_values)
-            vision_outputs = self.vision_model(
-                pixel_values.flatten(0, 1),
-                interpolate_pos_encoding=interpolate_pos_encoding,
-                return_dict=True,
-                **kwargs,
-            )
+            # Activation checkpointing makes the embeddings of the frames require gradients: where nothing before the
+            # Q-Former learns, the backward pass would go through the whole vision model for nothing.
+            learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_model.parameters())
+            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+                vision_outputs = self.vision_model(
+                    pixel_values.flatten(0, 1),
+                    interpolate_pos_encoding=interpolate_pos_encoding,
+                    return_dict=True,
+                    **kwargs,
+                )
             vision_hidden_states = vision_outputs.last_hidden_state.unflatten(0, pixel_values.shape[:2])
         else:
             _check_vision_hidden_states(vision_hidden_states, self.config.vision_config.hidden_size)

@@ -3,10 +3,9 @@
 import torch
 import torch.nn.functional as F
 from transformers import AddedToken, BatchFeature, ProcessorMixin, TokenizersBackend
-from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .legacy_checkpoints import read_legacy_checkpoint
-from .video_processing_video_blip_2 import flatten_clips, is_clip
+from .video_processing_video_blip_2 import VideoBlip2VideoProcessor, flatten_clips, is_clip
 
 
 VIDEO_TOKEN = "<video>"
@@ -121,7 +120,8 @@ class VideoBlip2Processor(ProcessorMixin):
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
-        video_processor = AutoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # Not the auto class: it knows no clips of a plain BLIP-2, which a training may start from.
+        video_processor = VideoBlip2VideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
         # The file as it is: the class that AutoTokenizer takes for T5 is built anew and has no token for "\n".
         tokenizer = TokenizersBackend.from_pretrained(pretrained_model_name_or_path, **kwargs)
         tokenizer.clean_up_tokenization_spaces = False

@@ -80,3 +80,19 @@ def test_types():
     freeze(model, frozen_dtype=torch.bfloat16)
     for name, parameter in model.named_parameters():
         assert parameter.dtype == (torch.float32 if name.startswith(TRAINED) else torch.bfloat16), name
+
+
+def test_checkpointing_does_not_wake_the_vision_model():
+    """It asks for gradients of what the embeddings of the frames give, and nothing before the Q-Former learns."""
+    model = tiny_model("opt").train()
+    freeze(model)
+    inputs = training_inputs_of(model, which=(0, 1))
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    seen = []
+    model.vision_model.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
+    model(**inputs).loss.backward()
+    assert len(seen) == 1 and not seen[0].requires_grad
+    model.vision_model.requires_grad_(True)
+    model(**inputs).loss.backward()
+    assert seen[1].requires_grad and all(p.grad is not None for p in model.vision_model.encoder.parameters())

@@ -10,9 +10,11 @@ import datasets
 import pytest
 import torch
 from clip_stores import rows_of, write_annotations
+from peft import AutoPeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
+from transformers_eilev import VideoBlip2ForConditionalGeneration
 from transformers_eilev.data import load_clip_store, write_frame_folders
 from transformers_eilev.training import (
     EilevDataArguments,
@@ -20,6 +22,8 @@ from transformers_eilev.training import (
     VideoBlipDataArguments,
     VideoNarrationTrainingArguments,
     extract_vision_features,
+    load_lora,
+    merge_lora,
     parse_arguments,
     run_training,
 )
@@ -137,6 +141,43 @@ def test_stored_features_train_as_frames_do(clip_store, golden, tmp_path):
     )
     assert len(frames) == 4 and stored == pytest.approx(frames, rel=1e-4)
     pipeline("video-narration", model=str(tmp_path / "stored"))(golden.videos[0], max_new_tokens=2)
+
+
+@pytest.mark.parametrize("is_plain", [False, True], ids=["ours", "plain-blip-2"])
+def test_lora(clip_store, golden_opt, tmp_path, is_plain):
+    """An adapter that loads by every door with its processor and settings, whatever its base is."""
+    base = golden_opt.checkpoint
+    if is_plain:
+        base = tmp_path / "base"
+        shutil.copytree(golden_opt.checkpoint, base)
+        config = json.loads((base / "config.json").read_text())
+        config["architectures"] = ["Blip2ForConditionalGeneration"]
+        (base / "config.json").write_text(json.dumps(config))
+    adapter = tmp_path / "adapter"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        eilev(base, clip_store, adapter, "--use_lora", "--lora_r", "4", "--activation_checkpointing")
+    assert not (adapter / "model.safetensors").exists()
+    narrate = pipeline("video-narration", model=str(adapter))
+    assert narrate.processor.prompt_layout == "interleaved" and narrate.processor.video_processor.num_frames == 2
+    inputs = narrate.processor(videos=[golden_opt.videos[0]], text="What?")
+    merged = merge_lora(adapter)
+    doors = [
+        narrate.model,
+        AutoModelForImageTextToText.from_pretrained(adapter),
+        AutoPeftModel.from_pretrained(adapter, import_allowlist=["transformers_eilev"]),
+        load_lora(adapter),
+        merged,
+    ]
+    with torch.no_grad():
+        logits = [model.eval()(**inputs).logits.float() for model in doors]
+        before = VideoBlip2ForConditionalGeneration.from_pretrained(base)(**inputs).logits
+    for door, other in zip(doors, logits):
+        torch.testing.assert_close(other, logits[0], rtol=1e-4, atol=1e-4, msg=lambda m, d=door: f"{type(d)}: {m}")
+    assert (logits[0] - before).abs().max() > 1e-3
+    for model in (narrate.model, merged):
+        assert model.generation_config.num_beams == 5
+        assert model.generation_config.eos_token_id == narrate.tokenizer.convert_tokens_to_ids("Ċ")
 
 
 def test_compiled(clip_store, golden_opt, tmp_path):

@@ -21,12 +21,14 @@ _MODULE_OF = {
     "extract_vision_features": "vision_features",
     "find_last_checkpoint": "checkpoints",
     "freeze": "freezing",
+    "load_lora": "lora",
     "load_model_and_processor": "loading",
     "load_vision_model": "vision_weights",
     "load_training_clips": "data",
     "make_datasets": "data",
     "merge_lora": "lora",
     "parse_arguments": "arguments",
+    "quantization_config": "lora",
     "run_training": "run",
 }
 

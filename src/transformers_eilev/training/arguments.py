@@ -59,6 +59,8 @@ class ModelArguments:
             raise ValueError("`load_in_8bit` and `load_in_4bit` exclude each other")
         if (self.load_in_8bit or self.load_in_4bit) and not self.use_lora:
             raise ValueError("Weights in 8 or 4 bits can't be trained: `load_in_8bit`, `load_in_4bit` need `use_lora`")
+        if (self.load_in_8bit or self.load_in_4bit) and self.frozen_dtype is not None:
+            raise ValueError("`frozen_dtype` is for weights that are not in 8 or 4 bits: leave one of them out")
 
 
 @dataclass

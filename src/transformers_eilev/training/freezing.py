@@ -41,9 +41,14 @@ def count_parameters(model) -> dict[str, tuple[int, int]]:
     """Of each part of a model, how many parameters it has and how many of them are trained."""
     counts = {}
     for name, parameter in model.named_parameters():
+        if ".original_module." in name:  # what PEFT keeps of a module that is trained whole
+            continue
         part = name.removeprefix("base_model.model.").split(".")[0]  # PEFT's prefix
+        # Two weights of 4 bits stand in one number.
+        state = vars(parameter).get("quant_state")
+        number = parameter.numel() if state is None else state.shape.numel()
         total, trained = counts.get(part, (0, 0))
-        counts[part] = (total + parameter.numel(), trained + parameter.numel() * parameter.requires_grad)
+        counts[part] = (total + number, trained + number * parameter.requires_grad)
     return counts
 
 

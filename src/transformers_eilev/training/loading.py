@@ -43,13 +43,11 @@ def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str):
     model = VideoBlip2ForConditionalGeneration.from_pretrained(name, **options)
     _agree(model, processor, arguments.num_subsample_frames)
     frozen_dtype = None if arguments.frozen_dtype is None else getattr(torch, arguments.frozen_dtype)
+    freeze(model, frozen_dtype=frozen_dtype, frozen_dropout=arguments.frozen_dropout)
     if not arguments.use_lora:
-        freeze(model, frozen_dtype=frozen_dtype, frozen_dropout=arguments.frozen_dropout)
         return model, processor
     from .lora import add_lora
 
-    if "quantization_config" not in options:
-        freeze(model, frozen_dtype=frozen_dtype, frozen_dropout=arguments.frozen_dropout)
     model = add_lora(
         model,
         r=arguments.lora_r,

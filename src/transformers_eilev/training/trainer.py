@@ -5,9 +5,16 @@ import time
 import torch
 import torch.nn.functional as F
 from transformers import Trainer
+from transformers.utils import is_peft_available
 
 from ..data.collator import DataCollatorForVideoNarration
 from .callbacks import EpochSampler, ExactResume, Throughput
+
+
+if is_peft_available():
+    from peft import PeftModel
+else:
+    PeftModel = ()
 
 
 class VideoNarrationTrainer(Trainer):
@@ -115,10 +122,17 @@ class VideoNarrationTrainer(Trainer):
         super().log(logs, start_time)
 
     def save_model(self, output_dir=None, _internal_call=False):
-        """The model, and its processor beside it."""
-        # Not as `processing_class`: by its tokenizer `Trainer` would change where the model's generation ends.
+        """The model, and its processor beside it; beside an adapter also the configs of the model it belongs to."""
+        folder = output_dir or self.args.output_dir
         if self.args.should_save:
-            self.processor.save_pretrained(output_dir or self.args.output_dir)
+            # Not as `processing_class`: by its tokenizer `Trainer` would change where the model's generation ends.
+            self.processor.save_pretrained(folder)
+            model = self.accelerator.unwrap_model(self.model)
+            if isinstance(model, PeftModel):
+                # By these the auto classes and `pipeline` know the model, and don't look at the adapter's base, which
+                # may be a plain BLIP-2.
+                model.get_base_model().config.save_pretrained(folder)
+                model.get_base_model().generation_config.save_pretrained(folder)
         super().save_model(output_dir, _internal_call)
 
 
