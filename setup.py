@@ -20,8 +20,10 @@ EXTRAS = {
     "data": ["datasets>=4", "pyarrow>=15", "tqdm"],
     "quality": ["ruff"],
     "quantization": ["accelerate>=1.5", "bitsandbytes>=0.48"],
+    "training": ["accelerate>=1.5", "peft>=0.17"],
     "test": ["accelerate>=1.5", "bitsandbytes>=0.48", "peft>=0.17", "pytest>=8", "pytest-xdist>=3"],
 }
+EXTRAS["training"] += EXTRAS["data"]
 EXTRAS["dev"] = EXTRAS["data"] + EXTRAS["quality"] + EXTRAS["test"]
 
 setup(

@@ -48,12 +48,37 @@ def commands():
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in commands() if c[0] in ("transformers-eilev", "python") and c[1] != "data"], ids=" ".join
+    "command",
+    [c for c in commands() if c[0] in ("transformers-eilev", "python") and c[1] != "data" and "training" not in c[1]],
+    ids=" ".join,
 )
 def test_commands(command, folder):
     if "narrate" in command:
         command = [*command, "--model", "kpyu/eilev-blip2-opt-2.7b"]  # the default, to be had on the Hub alone
     assert run(command, folder).strip()
+
+
+def test_training_commands(folder):
+    """In one process, from the repository's checkpoint, and for a step."""
+    for command in commands():
+        if command[:2] == ["transformers-eilev", "data"]:
+            run(command, folder)
+    quick = f"""
+        --model_name_or_path {folder / "kpyu/eilev-blip2-opt-2.7b"} --max_steps 1 --gradient_accumulation_steps 1
+        --per_device_train_batch_size 2 --eval_steps 1 --max_val_samples 1 --dataloader_num_workers 0 --use_cpu
+        --report_to none
+    """.split()
+    examples = ["--train_num_in_context_examples_per_sample", "2", "--val_num_in_context_examples_per_sample", "1"]
+    found = [
+        command for command in commands() if any("run_eilev.py" in part or "run_video" in part for part in command)
+    ]
+    assert len(found) == 4
+    # One of each script: their files of arguments are compared with the original's elsewhere.
+    for command in (found[0], found[2]):
+        script = next(i for i, part in enumerate(command) if part.endswith(".py"))
+        more = examples if "eilev" in command[script] else []
+        run(["python", *command[script:], *quick, *more], folder)
+        assert (folder / command[command.index("--output_dir") + 1] / "model.safetensors").is_file()
 
 
 def run(command, folder):
@@ -71,7 +96,7 @@ def test_make_targets_exist():
     named = set(re.findall(r"(?:^|`)make (\w+)", README, flags=re.MULTILINE))
     assert {"narrate", "test", "bench"} <= named <= targets
     assert not re.search(r"\b[A-Z]+_[A-Z]+\b", re.sub(r"`[^`]*`", "", README)), "a placeholder was left"
-    assert all(c[0] in ("transformers-eilev", "python", "make", "pip") for c in commands())
+    assert all(c[0] in ("transformers-eilev", "python", "torchrun", "make", "pip") for c in commands())
 
 
 def test_every_path_exists():

@@ -9,6 +9,7 @@ from transformers.utils import is_peft_available
 
 from ..data.collator import DataCollatorForVideoNarration
 from .callbacks import EpochSampler, ExactResume, Throughput
+from .sharding import prepare_for_fsdp
 
 
 if is_peft_available():
@@ -67,6 +68,8 @@ class VideoNarrationTrainer(Trainer):
             callbacks=[ExactResume(args.seed, learns_epoch), self._throughput, *callbacks],
             **kwargs,
         )
+        if self.is_fsdp_enabled:
+            prepare_for_fsdp(model, self.accelerator.state.fsdp_plugin)
 
     def _get_train_sampler(self, train_dataset=None):
         return self._train_sampler
