@@ -5,11 +5,14 @@ import math
 import shlex
 import shutil
 import warnings
+from concurrent.futures import Future
+from pathlib import Path
 
 import datasets
 import pytest
 import torch
 from clip_stores import rows_of, write_annotations
+from huggingface_hub import RepoUrl
 from peft import AutoPeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
@@ -187,6 +190,30 @@ def test_compiled(clip_store, golden_opt, tmp_path):
     eilev(golden_opt.checkpoint, clip_store, tmp_path / "plain", "--frozen_dropout", "False")
     losses = [[entry["loss"] for entry in log_of(tmp_path / n) if "loss" in entry] for n in ("compiled", "plain")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_run_that_is_pushed(clip_store, golden_opt, tmp_path, monkeypatch):
+    """The model, its processor and a card, with every checkpoint and at the end; no server is asked."""
+    pushed = []
+
+    class Hub:
+        def create_repo(self, name, **kwargs):
+            return RepoUrl(f"https://huggingface.co/someone/{name}")
+
+        def upload_folder(self, repo_id, folder_path, commit_message, run_as_future=False, **kwargs):
+            pushed.append((repo_id, commit_message, {path.name for path in Path(folder_path).iterdir()}))
+            done = Future()
+            done.set_result(None)
+            return done
+
+    monkeypatch.setattr("transformers.trainer.hf_api", Hub)
+    output_dir = tmp_path / "narrator"
+    eilev(golden_opt.checkpoint, clip_store, output_dir, "--push_to_hub")
+    assert [message for _, message, _ in pushed][-1] == "Model save" and len(pushed) == 3
+    for repo_id, _, files in pushed:
+        assert repo_id == "someone/narrator"
+        assert {"model.safetensors", "config.json", "processor_config.json", "tokenizer.json"} <= files
+    assert "README.md" in pushed[-1][2]
 
 
 # What is refused at the start, before any weight is loaded or any step is made

@@ -95,14 +95,13 @@ def run_training(
         result = trainer.train(resume_from_checkpoint=None if checkpoint is None else os.fspath(checkpoint))
         metrics.update(result.metrics)
         trainer.save_metrics("train", result.metrics)
-        trainer.save_model()
         trainer.save_state()
     if training_args.do_eval:
         evaluation = trainer.evaluate()
         metrics.update(evaluation)
         trainer.save_metrics("eval", evaluation)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+    if training_args.do_train:
+        trainer.save_model()  # and pushes it, if asked to
     return metrics
 
 

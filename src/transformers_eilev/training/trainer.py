@@ -130,6 +130,8 @@ class VideoNarrationTrainer(Trainer):
         if self.args.should_save:
             # Not as `processing_class`: by its tokenizer `Trainer` would change where the model's generation ends.
             self.processor.save_pretrained(folder)
+            if self.args.push_to_hub:  # checkpoints are pushed from there
+                self.processor.save_pretrained(self.args.output_dir)
             model = self.accelerator.unwrap_model(self.model)
             if isinstance(model, PeftModel):
                 # By these the auto classes and `pipeline` know the model, and don't look at the adapter's base, which
