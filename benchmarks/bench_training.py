@@ -147,7 +147,7 @@ def main():
     parser.add_argument("--model", choices=["yardstick", "full"], default="yardstick")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", help="of the frozen weights and of autocast")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -25,11 +25,21 @@ def test_a_file_and_the_command_line(tmp_path, suffix, dump):
     path = tmp_path / f"arguments.{suffix}"
     file = {**NEEDED, "learning_rate": 1e-5, "verb_noun_ratio": 0.25, "bf16": False, "report_to": ["none"]}
     file["lr_scheduler_kwargs"] = {"num_cycles": 2}
+    file["report_to"] = ["wandb", "tensorboard"]
+    file["save_strategy"] = False  # YAML's `no`
     path.write_text(dump(file))
     model, data, training = parse_arguments(TYPES, [str(path), "--verb_noun_ratio", "1", "--lora_r", "4"])
     assert (model.model_name_or_path, model.lora_r) == ("model", 4)
     assert data.verb_noun_ratio == 1.0 and data.train_frames_dir == "clips"
     assert training.learning_rate == 1e-5 and training.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert training.report_to == ["wandb", "tensorboard"] and training.save_strategy == "no"
+    assert parse_arguments(TYPES, [str(path), "--report_to", "none"])[2].report_to == []
+
+
+def test_a_file_may_name_an_alias(tmp_path):
+    path = tmp_path / "arguments.yaml"
+    path.write_text("train_narrated_actions_dir: clips\nmodel_name_or_path: model\noutput_dir: out\nuse_cpu: true")
+    assert parse_arguments(TYPES, [str(path)])[1].train_frames_dir == "clips"
 
 
 def test_a_file_with_a_mistake(tmp_path):
@@ -52,6 +62,8 @@ def test_a_file_with_a_mistake(tmp_path):
         ("load_in_8bit", True),
         ("vision_features_dir", "features"),
         ("remove_unused_columns", True),
+        ("label_smoothing_factor", 0.1),
+        ("train_sampling_strategy", "sequential"),
         ("train_target_dataset_len", 0),
     ],
 )

@@ -37,6 +37,12 @@ def test_one_that_was_cut_off_is_not_taken(tmp_path, name, share):
         assert find_last_checkpoint(tmp_path).name == "checkpoint-1"
 
 
+def test_one_without_the_optimizer_is_not_taken(tmp_path):
+    (write_checkpoint(tmp_path, 1) / "optimizer.pt").unlink()
+    with pytest.warns(UserWarning, match="no state of the optimizer"):
+        assert find_last_checkpoint(tmp_path) is None
+
+
 def test_one_without_its_end_is_not_taken(tmp_path):
     (write_checkpoint(tmp_path, 3) / "trainer_state.json").unlink()
     with pytest.warns(UserWarning, match="no trainer_state.json"):

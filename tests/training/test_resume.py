@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from clip_stores import rows_of, write_annotations
 from safetensors.torch import load_file
 
 
@@ -21,6 +22,7 @@ ARGUMENTS = shlex.split("""
     --num_train_epochs 3 --learning_rate 1e-3 --logging_steps 1 --eval_strategy steps --eval_steps 3 --save_steps 3
     --dataloader_num_workers 1 --use_cpu --report_to none --disable_tqdm True
 """)
+LORA = ["--use_lora", "--lora_r", "4", "--lora_dropout", "0"]
 
 
 def run(program, clip_store, checkpoint, output_dir, *arguments):
@@ -81,10 +83,14 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(clip_store, golden_opt, tmp_
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
 
 
-def test_processes_and_accumulation_do_not_change_the_loss(clip_store, checkpoint, tmp_path):
+@pytest.mark.parametrize("golden, more", [("opt", []), ("t5", LORA)], indirect=["golden"], ids=["whole", "lora"])
+def test_processes_and_accumulation_do_not_change_the_loss(clip_store, checkpoint, tmp_path, more):
     """Two processes, batches of two, two of them accumulated, are one process with batches of eight."""
-    succeed([*TORCHRUN, SCRIPT], clip_store, checkpoint, tmp_path / "2x2x2")
+    # 13 samples: neither the batches nor the accumulated steps come out even.
+    thirteen = list(rows_of("train", 16))[:13]
+    more = [*more, "--train_annotation_file", write_annotations(tmp_path / "thirteen.csv", thirteen)]
+    succeed([*TORCHRUN, SCRIPT], clip_store, checkpoint, tmp_path / "2x2x2", *more)
     one = ["--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1, "--per_device_eval_batch_size", 5]
-    succeed([sys.executable, SCRIPT], clip_store, checkpoint, tmp_path / "1x8", *one)
+    succeed([sys.executable, SCRIPT], clip_store, checkpoint, tmp_path / "1x8", *one, *more)
     for several, single in zip(history(tmp_path / "2x2x2"), history(tmp_path / "1x8"), strict=True):
         assert several == pytest.approx(single, rel=2e-4), (several, single)

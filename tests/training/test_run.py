@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from transformers_eilev import VideoBlip2ForConditionalGeneration
-from transformers_eilev.data import load_clip_store, write_frame_folders
+from transformers_eilev.data import ClipStoreWriter, load_clip_store, write_frame_folders
 from transformers_eilev.training import (
     EilevDataArguments,
     ModelArguments,
@@ -30,6 +30,8 @@ from transformers_eilev.training import (
     parse_arguments,
     run_training,
 )
+from transformers_eilev.training.callbacks import EpochSampler
+from transformers_eilev.training.trainer import TrainingCollator
 
 
 QUICK = shlex.split("""
@@ -216,6 +218,50 @@ def test_a_run_that_is_pushed(clip_store, golden_opt, tmp_path, monkeypatch):
     assert "README.md" in pushed[-1][2]
 
 
+def test_a_run_at_its_end_is_not_gone_on_with(clip_store, golden_opt, tmp_path):
+    """By the same command, as a job that is put into the queue again does."""
+    resume = ["--resume_from_checkpoint", "last"]
+    metrics = [eilev(golden_opt.checkpoint, clip_store, tmp_path, *resume)]
+    log, weights = log_of(tmp_path), (tmp_path / "model.safetensors").read_bytes()
+    train_results = (tmp_path / "train_results.json").read_text()
+    metrics.append(eilev(golden_opt.checkpoint, clip_store, tmp_path, *resume))
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    assert [e for e in log_of(tmp_path) if "loss" in e] == [e for e in log if "loss" in e]
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+    assert (tmp_path / "train_results.json").read_text() == train_results
+    assert metrics[0]["eval_loss"] == metrics[1]["eval_loss"]
+
+
+def test_evaluations_are_of_the_same_contexts(clip_store, golden_opt, tmp_path):
+    """Whatever the loader does with its workers between them."""
+    workers = ["--dataloader_num_workers", "1", "--dataloader_persistent_workers", "True", "--learning_rate", "0"]
+    eilev(golden_opt.checkpoint, clip_store, tmp_path, *workers)
+    losses = [entry["eval_loss"] for entry in log_of(tmp_path) if "eval_loss" in entry]
+    assert len(losses) >= 2 and len(set(losses)) == 1
+
+
+def test_a_repeated_sample_teaches_nothing(golden):
+    features = [{"text": "What?", "text_target": "This.", "videos": [golden.videos[0]]}] * 2
+    collate = TrainingCollator(golden.interleaved)
+    once, twice = collate(features[:1]), collate([features[0], {**features[1], "is_repeated": True}])
+    assert (twice["labels"][0] == once["labels"][0]).all() and (twice["labels"][1] == -100).all()
+    assert twice.get("logits_to_keep") == once.get("logits_to_keep")
+    with torch.no_grad():
+        losses = [golden.model(**batch, num_items_in_batch=torch.tensor(4.0)).loss for batch in (once, twice)]
+    torch.testing.assert_close(*losses)
+    assert collate([{**features[0], "is_repeated": True}]).get("logits_to_keep") in (None, 2)
+
+
+def test_order_of_samples():
+    sampler = EpochSampler(13, seed=3, multiple=8)
+    first = list(sampler)
+    assert sorted(first[:13]) == list(range(13)) and [-1 - i for i in first[13:]] == first[:3] and len(sampler) == 16
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
 # What is refused at the start, before any weight is loaded or any step is made
 
 
@@ -249,7 +295,7 @@ def test_a_split_file_of_other_videos(clip_store, golden_opt, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         eilev(golden_opt.checkpoint, clip_store, tmp_path / "run", *option)
-    assert json.loads((tmp_path / "run" / "training_run.json").read_text())["num_train_samples"] == 8
+    assert json.loads((tmp_path / "run" / "_training_run.json").read_text())["num_train_samples"] == 8
 
 
 @pytest.mark.parametrize("which", ["train", "val"])
@@ -280,6 +326,64 @@ def test_a_run_that_is_another(clip_store, golden_opt, tmp_path):
     assert "`seed` was 42 and is 1" in message
     message = refused(eilev, "whole", golden_opt.checkpoint, clip_store, tmp_path, resume[0], tmp_path / "nowhere")
     assert "nowhere" in message
+
+
+def test_samples_that_are_others(clip_store, golden_opt, tmp_path):
+    """As many, under the same names."""
+    rows = list(rows_of("train", 16))
+    option = ["--train_annotation_file", write_annotations(tmp_path / "rows.csv", rows)]
+    eilev(golden_opt.checkpoint, clip_store, tmp_path / "run", *option)
+    rows[5]["structured_verb"] = "burn"
+    write_annotations(tmp_path / "rows.csv", rows)
+    resume = ["--resume_from_checkpoint", "last"]
+    refused(eilev, "train_samples_sha256", golden_opt.checkpoint, clip_store, tmp_path / "run", *option, *resume)
+
+
+def test_checkpoints_that_cannot_be_gone_on_from(clip_store, golden_opt, tmp_path):
+    eilev(golden_opt.checkpoint, clip_store, tmp_path)
+    (tmp_path / "checkpoint-2" / "optimizer.pt").write_bytes(b"cut")
+    wanted = ["--resume_from_checkpoint", tmp_path / "checkpoint-2"]
+    assert "optimizer.pt is cut off" in refused(eilev, "whole", golden_opt.checkpoint, clip_store, tmp_path, *wanted)
+    shutil.copytree(tmp_path / "checkpoint-1", tmp_path / "kept" / "best")
+    eilev(golden_opt.checkpoint, clip_store, tmp_path, wanted[0], tmp_path / "kept" / "best")
+    for path in tmp_path.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    refused(eilev, "holds a run", golden_opt.checkpoint, clip_store, tmp_path)
+    options = ["--save_only_model", "True", "--resume_from_checkpoint", "last"]
+    refused(eilev, "save_only_model", golden_opt.checkpoint, clip_store, tmp_path / "other", *options)
+
+
+def test_an_adapter_is_no_start(clip_store, golden_opt, tmp_path):
+    eilev(golden_opt.checkpoint, clip_store, tmp_path / "adapter", "--use_lora", "--lora_r", "2")
+    assert "run_merge_lora" in refused(eilev, "adapter", tmp_path / "adapter", clip_store, tmp_path / "run")
+    evaluated = eilev(tmp_path / "adapter", clip_store, tmp_path / "run", "--do_eval", "--eval_strategy", "no")
+    results = json.loads((tmp_path / "adapter" / "eval_results.json").read_text())
+    assert evaluated["eval_loss"] == pytest.approx(results["eval_loss"], rel=1e-5)
+
+
+def test_clips_without_frames(golden_opt, tmp_path):
+    (tmp_path / "clips" / "data").mkdir(parents=True)
+    for split in ("train", "val"):
+        with ClipStoreWriter(tmp_path / "clips" / "data" / f"{split}-00000.parquet") as writer:
+            for index, row in enumerate(rows_of(split, 4)):
+                frames = torch.zeros(0 if split == "train" and index == 2 else 2, 3, 8, 8, dtype=torch.uint8)
+                writer.write(row, frames, frame_sec=[0.0] * len(frames))
+    message = refused(eilev, "1 of the 4 clips", golden_opt.checkpoint, tmp_path / "clips", tmp_path / "run")
+    assert "no frames" in message and "train_video_0|2" in message
+
+
+def test_more_text_than_the_language_model_has_room_for(clip_store, golden_opt, tmp_path):
+    rows = list(rows_of("train", 16))
+    for row in rows:
+        row["narration_text"] += " again and again" * 60
+    option = ["--train_annotation_file", write_annotations(tmp_path / "long.csv", rows)]
+    option += ["--train_num_in_context_examples_per_sample", "15"]
+    assert "2048" in refused(eilev, "15 examples", golden_opt.checkpoint, clip_store, tmp_path / "run", *option)
+
+
+def test_halves_that_do_not_meet(clip_store, golden_opt, tmp_path):
+    refused(eilev, "`bf16`", golden_opt.checkpoint, clip_store, tmp_path, "--frozen_dtype", "bfloat16")
+    refused(eilev, "`fp16`", golden_opt.checkpoint, clip_store, tmp_path, "--frozen_dtype", "float16", "--bf16")
 
 
 def test_nothing_to_evaluate_on(clip_store, golden_opt, tmp_path):

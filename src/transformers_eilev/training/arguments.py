@@ -1,13 +1,16 @@
 """What a training is told: by the command line, by a YAML or JSON file, or by both."""
 
-import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import HfArgumentParser, TrainingArguments
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -19,6 +22,9 @@ class ModelArguments:
             "help": "Model id or folder to start from: `Salesforce/blip2-opt-2.7b`, `Salesforce/blip2-flan-t5-xl`, or "
             "a checkpoint of EILEV's or VideoBLIP's."
         }
+    )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a model on the Hub; its newest by default."}
     )
     num_subsample_frames: int = field(
         default=8, metadata={"help": "Frames of each clip, uniformly out of those that are stored."}
@@ -159,6 +165,10 @@ class EilevDataArguments(DataArguments):
             _check_at_least(self, 1, "train_target_dataset_len")
 
 
+# Of `Trainer`'s options: its own orders, losses of all logits, and metrics by batch don't go with what is ours.
+_NEEDED = {"train_sampling_strategy": "random", "label_smoothing_factor": 0.0, "batch_eval_metrics": False}
+
+
 @dataclass
 class VideoNarrationTrainingArguments(TrainingArguments):
     """
@@ -188,8 +198,15 @@ class VideoNarrationTrainingArguments(TrainingArguments):
             self.do_train = True
         if self.eval_strategy in ("no", None) or not self.do_train:
             self.load_best_model_at_end = False
+        if self.do_eval and not self.do_train and self.eval_strategy not in ("no", None):
+            logger.warning("`do_eval` without `do_train`: this evaluates, and does not train")
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` would remove the clips: leave it False")
+        if self.save_only_model and self.resume_from_checkpoint is not None:
+            raise ValueError("`save_only_model` leaves nothing that `resume_from_checkpoint` could go on from")
+        for name, needed in _NEEDED.items():
+            if getattr(self, name) != needed:
+                raise ValueError(f"`{name}` must be {needed!r} here, but is {getattr(self, name)!r}")
         if self.label_names is None:
             self.label_names = ["labels"]
         super().__post_init__()
@@ -213,14 +230,24 @@ def parse_arguments(dataclass_types: Sequence[type], argv: Sequence[str] | None 
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(list(dataclass_types))
+    lists = {}
     if argv and Path(argv[0]).suffix.lower() in (".yaml", ".yml", ".json"):
-        known = {entry.name for kind in dataclass_types for entry in dataclasses.fields(kind) if entry.init}
-        argv = _arguments_of(Path(argv[0]), known) + argv[1:]
-    return parser.parse_args_into_dataclasses(args=argv)
+        path = Path(argv[0])
+        complain = parser.error
+        parser.error = lambda message: complain(f"{message} (of {path} or the command line)")
+        said = {part.split("=")[0].lstrip("-") for part in argv[1:] if part.startswith("--")}
+        of_file, lists = _arguments_of(path, {name for action in parser._actions for name in action.option_strings})
+        lists = {name: value for name, value in lists.items() if name not in said}
+        argv = of_file + argv[1:]
+    parsed = parser.parse_args_into_dataclasses(args=argv)
+    for arguments in parsed:
+        for name in lists.keys() & vars(arguments).keys():
+            setattr(arguments, name, lists[name])
+    return parsed
 
 
-def _arguments_of(path: Path, known: set[str]) -> list[str]:
-    """A file's arguments as the command line has them."""
+def _arguments_of(path: Path, known: set[str]) -> tuple[list[str], dict[str, list]]:
+    """A file's arguments as the command line has them, and those that are lists, which it may not have."""
     import yaml
 
     try:
@@ -229,19 +256,20 @@ def _arguments_of(path: Path, known: set[str]) -> list[str]:
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold names and values of arguments, but holds {content!r:.80}")
-    arguments = []
+    arguments, lists = [], {}
     for name, value in content.items():
         name = str(name).replace("-", "_")
-        if name not in known:
+        if f"--{name}" not in known:
             raise ValueError(f"{path}: there is no argument {name!r}")
         if value is None:
             continue
-        arguments.append(f"--{name}")
         if isinstance(value, list):
-            arguments += [str(item) for item in value]
-        else:
-            arguments.append(json.dumps(value) if isinstance(value, dict) else str(value))
-    return arguments
+            lists[name] = value
+            continue
+        if value is False and name.endswith("_strategy"):
+            value = "no"  # which YAML reads as false
+        arguments += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return arguments, lists
 
 
 def _check_at_least(arguments, smallest: int, *names: str):

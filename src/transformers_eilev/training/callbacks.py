@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 
@@ -16,26 +16,52 @@ class EpochSampler(Sampler):
     """
     The order of samples in an epoch, from (seed, epoch) alone.
 
+    Where the last batches can't be filled, the first samples are repeated, as `accelerate` would do; but here a
+    repeated sample `i` is given as `-1 - i`, by which [`Samples`] marks it as one that teaches nothing.
+
     Args:
         length (`int`): number of samples.
         seed (`int`): of the order.
+        multiple (`int`): how many samples all processes take at a time.
     """
 
-    def __init__(self, length: int, seed: int):
+    def __init__(self, length: int, seed: int, multiple: int = 1):
         self.length = length
         self.seed = seed
+        self.multiple = multiple
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.length
+        return self.length + -self.length % self.multiple
 
     def __iter__(self):
         rng = np.random.default_rng([self.seed, self.epoch, 0, _ORDER])
-        return iter(rng.permutation(self.length).tolist())
+        order = rng.permutation(self.length)
+        repeated = np.resize(order, len(self) - self.length)
+        return iter(np.concatenate([order, -1 - repeated]).tolist())
 
     def set_epoch(self, epoch: int):
         """Another epoch, another order."""
         self.epoch = epoch
+
+
+class Samples(Dataset):
+    """
+    A data set as a loader sees it: without the `set_epoch` by which `accelerate` would change its draws when it
+    pleases, and with `is_repeated` in samples that only fill a batch.
+
+    Args:
+        dataset (`Sequence[dict]`): the samples.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.dataset[index] if index >= 0 else {**self.dataset[-1 - index], "is_repeated": True}
 
 
 class ExactResume(TrainerCallback):
@@ -138,4 +164,4 @@ def _peak_memory_gib() -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-__all__ = ["EpochSampler", "ExactResume", "Throughput"]
+__all__ = ["EpochSampler", "ExactResume", "Samples", "Throughput"]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 
 STATE_FILE = "trainer_state.json"
+# Of one process or DDP, of FSDP (whole, sharded), of DeepSpeed.
+_OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0", "global_step*")
 
 
 def find_last_checkpoint(output_dir: str | Path) -> Path | None:
@@ -28,11 +30,16 @@ def find_last_checkpoint(output_dir: str | Path) -> Path | None:
         UserWarning: of a later one that is not whole, with what it lacks.
     """
     for folder in sorted(_checkpoints(Path(output_dir)), key=_step_of, reverse=True):
-        fault = _fault(folder)
+        fault = fault_of(folder)
         if fault is None:
             return folder
         warnings.warn(f"{folder} was not written to its end and is left aside: {fault}", UserWarning, stacklevel=2)
     return None
+
+
+def steps_of(folder: Path) -> int:
+    """How many steps a whole checkpoint's run had made."""
+    return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["global_step"]
 
 
 def _checkpoints(output_dir: Path) -> list[Path]:
@@ -45,19 +52,21 @@ def _step_of(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
 
 
-def _fault(folder: Path) -> str | None:
-    """What a checkpoint lacks, or `None`."""
+def fault_of(folder: Path) -> str | None:
+    """What a checkpoint lacks to go on from, or `None`; whatever its name is."""
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return f"no {STATE_FILE}"
     except ValueError as error:
         return f"{STATE_FILE} is no JSON ({error})"
-    if state.get("global_step") != _step_of(folder):
+    if re.fullmatch(r"checkpoint-\d+", folder.name) and state.get("global_step") != _step_of(folder):
         return f"{STATE_FILE} says step {state.get('global_step')}"
     files = [path for path in folder.rglob("*") if path.is_file()]
     if not any(path.suffix in (".safetensors", ".bin", ".pt", ".distcp") for path in files):
         return "no weights"
+    if not any(any(folder.glob(pattern)) for pattern in _OPTIMIZERS):
+        return "no state of the optimizer (of `save_only_model`)"
     for path in files:
         # Both formats say at a known place how long they are: nothing of the content has to be read.
         if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
@@ -81,4 +90,4 @@ def _is_whole_safetensors(path: Path) -> bool:
     return size == 8 + header_size + max(ends, default=0)
 
 
-__all__ = ["find_last_checkpoint"]
+__all__ = ["fault_of", "find_last_checkpoint", "steps_of"]

@@ -55,12 +55,19 @@ def load_training_clips(
         UserWarning: with `skip_missing`, of what is left out, likewise.
     """
     import datasets
+    import pyarrow.compute as pc
 
     complain = _warn if skip_missing else _refuse
     if (Path(path) / CSV_NAME).is_file() or (Path(path).is_dir() and annotation_file and not _is_clip_store(path)):
         clips = _read_folders(path, annotation_file, complain)
     else:
         clips = load_clip_store(path, split=split)
+        lengths = pc.list_value_length(clips.data.column("frames")).to_pylist()
+        empty = [row for row, length in enumerate(lengths) if not length]
+        if empty:
+            names = clips["frame_path"][:]
+            complain(f"{len(empty)} of the {len(clips)} clips of {path} have no frames", [names[row] for row in empty])
+            clips = clips.select(sorted(set(range(len(clips))) - set(empty)))
         if annotation_file is not None:
             clips = _annotate(clips, annotation_file, path, complain)
     clips = clips.cast_column("frames", datasets.List(datasets.Image(decode=False)))
@@ -195,6 +202,8 @@ def make_datasets(
             target_length=arguments.train_target_dataset_len if is_eilev else None,
         )
         train = InContextDataset(train_clips, sampler, transform=_augmentation(arguments, processor), **shared)
+    if train_clips is not None and clips_as == "videos":
+        _warn_of_few_frames(train_clips, num_frames, arguments.train_frames_dir)
     if with_val and arguments.val_frames_dir is not None:
         val_clips = load_training_clips(
             arguments.val_frames_dir,
@@ -249,6 +258,17 @@ def _warn_of_common_videos(train_clips, val_clips, arguments: DataArguments):
         warnings.warn(
             f"{len(common)} videos are both in {arguments.train_frames_dir} and in {arguments.val_frames_dir}, such "
             f"as {min(common)!r}: the evaluation is on what was trained on",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_few_frames(clips, num_frames: int, path):
+    stored = len(clips[0]["frames"])
+    if stored < num_frames:
+        warnings.warn(
+            f"{num_frames} frames of each clip are wanted, but the clips of {path} have {stored} (the first one has): "
+            "some are taken twice",
             UserWarning,
             stacklevel=3,
         )

@@ -3,6 +3,7 @@
 import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
+from ..adapters import base_of_adapter
 from ..legacy_checkpoints import LegacyCheckpoint
 from ..modeling_video_blip_2 import VideoBlip2ForConditionalGeneration
 from ..processing_video_blip_2 import VideoBlip2Processor
@@ -13,25 +14,33 @@ from .freezing import freeze
 MODEL_TYPES = ("video_blip_2", "blip-2")
 
 
-def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str):
+def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str, is_trained: bool = True):
     """
     Loads what a training starts from, freezes what stays as it is, and adds adapters if there shall be some.
 
     Args:
         arguments ([`ModelArguments`]): which checkpoint, and what of it is trained.
         prompt_layout (`str`): "interleaved" (EILEV) or "prepended" (VideoBLIP), which the trained checkpoint has then.
+        is_trained (`bool`): Whether it shall be trained, and not evaluated alone.
 
     Returns:
         `tuple[PreTrainedModel | PeftModel, VideoBlip2Processor]`: what is trained is float32.
 
     Raises:
-        ValueError: if the checkpoint is one of another architecture, with what it says it is.
+        ValueError: if the checkpoint is one of another architecture, with what it says it is; if it is an adapter
+            and shall be trained.
         OSError: if there is no such checkpoint.
     """
     name = arguments.model_name_or_path
-    _check_architecture(name)
-    processor = VideoBlip2Processor.from_pretrained(name, prompt_layout=prompt_layout)
-    options = {"dtype": torch.float32}
+    revision = {} if arguments.model_revision is None else {"revision": arguments.model_revision}
+    if is_trained and base_of_adapter(name) is not None:
+        raise ValueError(
+            f"{name} holds an adapter. To train on from it, merge it into its model first, by "
+            "examples/training/run_merge_lora.py; to go on with its own run, set `resume_from_checkpoint`"
+        )
+    _check_architecture(name, **revision)
+    processor = VideoBlip2Processor.from_pretrained(name, prompt_layout=prompt_layout, **revision)
+    options = {"dtype": torch.float32, **revision}
     if arguments.attn_implementation is not None:
         options["attn_implementation"] = arguments.attn_implementation
     if arguments.load_in_8bit or arguments.load_in_4bit:
@@ -58,8 +67,8 @@ def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str):
     return model, processor
 
 
-def _check_architecture(name: str):
-    config, _ = PreTrainedConfig.get_config_dict(name)
+def _check_architecture(name: str, **revision):
+    config, _ = PreTrainedConfig.get_config_dict(name, **revision)
     if config.get("model_type") not in MODEL_TYPES:
         raise ValueError(
             f"{name} is a checkpoint of type {config.get('model_type')!r} (architectures {config.get('architectures')}"

@@ -1,35 +1,23 @@
 """A training from its arguments to what it leaves: what the example scripts share."""
 
-import json
+import copy
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from ..data.files import write_json
 from .arguments import DataArguments, EilevDataArguments, ModelArguments, VideoNarrationTrainingArguments
-from .checkpoints import find_last_checkpoint
+from .checkpoints import steps_of
 from .data import make_datasets
 from .freezing import count_parameters
 from .loading import load_model_and_processor
-from .trainer import VideoNarrationTrainer
+from .resuming import check_same_run, checkpoint_to_resume
+from .trainer import VideoNarrationTrainer, max_length_of
 
 
 logger = logging.getLogger(__name__)
-
-# What a run was made of. A resumed one must be made of the same.
-RUN_FILE = "training_run.json"
-# Arguments by which a run may go on with others: where things are, and how fast.
-_MAY_CHANGE = (
-    "skip_missing_clips",
-    "train_frames_dir",
-    "val_frames_dir",
-    "vision_features_dir",
-    "attn_implementation",
-)
 
 
 def run_training(
@@ -42,8 +30,8 @@ def run_training(
     """
     Trains, evaluates and saves, as the arguments say.
 
-    EILEV if `data_args` are [`EilevDataArguments`], VideoBLIP otherwise. Everything that can be wrong with the
-    arguments, the clips and the checkpoint is found before the first step.
+    EILEV if `data_args` are [`EilevDataArguments`], VideoBLIP otherwise. What can be wrong with the arguments,
+    the clips (but for pictures that can't be decoded) and the checkpoint is found before the first step.
 
     Args:
         model_args, data_args, training_args: what `parse_arguments` gives.
@@ -53,15 +41,17 @@ def run_training(
         `dict[str, float]`: the metrics of the training and of the last evaluation.
 
     Raises:
-        ValueError: for what does not fit, by name; for an `output_dir` that holds a run which is not to be resumed, or
-            one of other arguments.
+        ValueError: for what does not fit, by name and with counts; for an `output_dir` that holds a run which is not
+            to be resumed, or one of other arguments.
     """
     _set_up_logging(training_args)
     set_seed(training_args.seed)
     _check(model_args, training_args)
-    checkpoint = _checkpoint_to_resume(training_args)
+    checkpoint = checkpoint_to_resume(training_args)
     model, processor = load_model_and_processor(
-        model_args, prompt_layout="interleaved" if isinstance(data_args, EilevDataArguments) else "prepended"
+        model_args,
+        prompt_layout="interleaved" if isinstance(data_args, EilevDataArguments) else "prepended",
+        is_trained=training_args.do_train,
     )
     # One process fills the caches of the machine's disk, the others read them.
     with training_args.main_process_first(desc="opening the clips"):
@@ -75,6 +65,7 @@ def run_training(
         )
     if training_args.do_eval and eval_dataset is None:
         raise ValueError("There is nothing to evaluate on: set `val_frames_dir`, or `eval_strategy` to 'no'")
+    _check_length(model, processor, train_dataset, eval_dataset)
     # By one process: it reads all weights of the vision model.
     if data_args.vision_features_dir is not None and training_args.process_index == 0:
         _check_features(model, processor, train_dataset, eval_dataset)
@@ -86,15 +77,19 @@ def run_training(
         eval_dataset=eval_dataset,
         callbacks=callbacks,
     )
+    for name, dataset in (("train", train_dataset), ("evaluate", eval_dataset)):
+        if dataset is not None:
+            logger.info("%d samples to %s on", len(dataset), name)
     for part, (total, trained) in count_parameters(model).items():
         logger.info("%s: %d of %d parameters are trained", part, trained, total)
 
     metrics = {}
     if training_args.do_train:
-        _check_same_run(model_args, data_args, training_args, train_dataset, is_resumed=checkpoint is not None)
+        check_same_run(model_args, data_args, training_args, train_dataset, is_resumed=checkpoint is not None)
         result = trainer.train(resume_from_checkpoint=None if checkpoint is None else os.fspath(checkpoint))
         metrics.update(result.metrics)
-        trainer.save_metrics("train", result.metrics)
+        if checkpoint is None or trainer.state.global_step > steps_of(checkpoint):
+            trainer.save_metrics("train", result.metrics)
         trainer.save_state()
     if training_args.do_eval:
         evaluation = trainer.evaluate()
@@ -107,36 +102,38 @@ def run_training(
 
 def _set_up_logging(training_args):
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    level = training_args.get_process_log_level()
+    transformers_logging.set_verbosity(training_args.get_process_log_level())
+    if training_args.log_level == "passive":
+        level = logging.INFO if training_args.process_index == 0 else logging.WARNING
+    else:
+        level = training_args.get_process_log_level()
     logging.getLogger("transformers_eilev").setLevel(level)
-    transformers_logging.set_verbosity(level)
 
 
 def _check(model_args, training_args):
-    if model_args.frozen_dtype not in (None, "float32") and not (training_args.bf16 or training_args.fp16):
+    needed = {"bfloat16": "bf16", "float16": "fp16"}.get(model_args.frozen_dtype)
+    if needed is not None and not getattr(training_args, needed):
         raise ValueError(
-            f"`frozen_dtype` is {model_args.frozen_dtype}, while what is trained is float32: set `bf16` or `fp16`, by "
-            "which the parts meet"
+            f"`frozen_dtype` is {model_args.frozen_dtype}, while what is trained is float32: set `{needed}`, by which "
+            "the parts meet"
         )
 
 
-def _checkpoint_to_resume(training_args) -> Path | None:
-    """Where to go on; an `output_dir` with a run in it that nobody asked to go on with is an error."""
-    wanted = training_args.resume_from_checkpoint
-    if wanted is not None and wanted.lower() not in ("last", "true"):
-        if wanted.lower() == "false":
-            return None
-        folder = Path(wanted)
-        if find_last_checkpoint(folder.parent) is None or not (folder / "trainer_state.json").is_file():
-            raise ValueError(f"`resume_from_checkpoint` is {wanted!r}, where there is no whole checkpoint")
-        return folder
-    last = find_last_checkpoint(training_args.output_dir)
-    if wanted is None and last is not None and training_args.do_train:
-        raise ValueError(
-            f"{training_args.output_dir} holds a run up to {last.name}: set `resume_from_checkpoint` to 'last' to go "
-            "on with it, or choose another `output_dir`"
-        )
-    return last
+def _check_length(model, processor, *datasets):
+    """Whether the language model has room for some of the texts; the others are checked as they come."""
+    max_length = max_length_of(model.config)
+    for dataset in datasets if max_length is not None else ():
+        if dataset is None:
+            continue
+        texts = copy.copy(dataset)
+        texts.load_clip, texts.transform = (lambda row: None), None
+        samples = [texts[index] for index in range(min(len(texts), 32))]
+        longest = max(len(processor.encode(s["text"], s["text_target"])["input_ids"]) for s in samples)
+        if longest > max_length:
+            raise ValueError(
+                f"A text with {dataset.sampler.num_examples} examples has {longest} tokens, but the language model "
+                f"has {max_length} positions: give fewer examples"
+            )
 
 
 def _check_features(model, processor, *datasets):
@@ -145,31 +142,6 @@ def _check_features(model, processor, *datasets):
             store = dataset.load_clip.__self__
             names = {*dataset.actions["frame_path"][:], *dataset.context_actions["frame_path"][:]}
             store.check(model, processor, sorted(names))
-
-
-def _check_same_run(model_args, data_args, training_args, train_dataset, *, is_resumed: bool):
-    """What decides over samples and steps, written by a run and compared by whoever resumes it."""
-    run = {
-        **{name: value for name, value in vars(model_args).items() if name not in _MAY_CHANGE},
-        **{name: value for name, value in vars(data_args).items() if name not in _MAY_CHANGE and "val_" not in name},
-        "seed": training_args.seed,
-        "data_seed": training_args.data_seed,
-        "total_train_batch_size": training_args.train_batch_size
-        * training_args.gradient_accumulation_steps
-        * training_args.world_size,
-        "num_train_samples": len(train_dataset),
-        "learning_rate": training_args.learning_rate,
-    }
-    path = Path(training_args.output_dir) / RUN_FILE
-    if is_resumed and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name, value in run.items() if before.get(name) != value]
-        if changed:
-            differences = "; ".join(f"`{name}` was {before.get(name)!r} and is {run[name]!r}" for name in changed)
-            raise ValueError(f"The run in {path.parent} can't be resumed as another: {differences}")
-    elif training_args.process_index == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, run)
 
 
 __all__ = ["run_training"]

@@ -8,7 +8,7 @@ from transformers import Trainer
 from transformers.utils import is_peft_available
 
 from ..data.collator import DataCollatorForVideoNarration
-from .callbacks import EpochSampler, ExactResume, Throughput
+from .callbacks import EpochSampler, ExactResume, Samples, Throughput
 from .sharding import prepare_for_fsdp
 
 
@@ -42,7 +42,7 @@ class VideoNarrationTrainer(Trainer):
         kwargs: as for `Trainer`.
 
     Raises:
-        ValueError: if several GPUs would be used without one process for each.
+        ValueError: if several GPUs would be used without one process for each; if the two data sets are one.
     """
 
     def __init__(self, model, args, *, processor, train_dataset=None, eval_dataset=None, callbacks=(), **kwargs):
@@ -54,15 +54,29 @@ class VideoNarrationTrainer(Trainer):
         self.processor = processor
         self._throughput = Throughput()
         self._seed = args.seed if args.data_seed is None else args.data_seed
-        self._train_sampler = None if train_dataset is None else EpochSampler(len(train_dataset), self._seed)
-        learns_epoch = [item for item in (train_dataset, self._train_sampler) if hasattr(item, "set_epoch")]
+        if train_dataset is not None and eval_dataset is train_dataset:
+            raise ValueError("`eval_dataset` must be a data set of its own: `train_dataset` draws anew in each epoch")
+        self._train_sampler = None
+        learns_epoch = []
+        if train_dataset is not None:
+            multiple = 1 if args.dataloader_drop_last else args.per_device_train_batch_size * args.world_size
+            self._train_sampler = EpochSampler(len(train_dataset), self._seed, multiple)
+            learns_epoch = [item for item in (train_dataset, self._train_sampler) if hasattr(item, "set_epoch")]
+            train_dataset = Samples(train_dataset)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: Samples(dataset) for name, dataset in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = Samples(eval_dataset)
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             data_collator=TrainingCollator(
-                processor, pad_to_multiple_of=8 if args.fp16 or args.bf16 else None, normalize=False
+                processor,
+                pad_to_multiple_of=8 if args.fp16 or args.bf16 else None,
+                normalize=False,
+                max_length=max_length_of(model.config),
             ),
             compute_metrics=_mean_over_tokens,
             callbacks=[ExactResume(args.seed, learns_epoch), self._throughput, *callbacks],
@@ -75,11 +89,21 @@ class VideoNarrationTrainer(Trainer):
         return self._train_sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """As `Trainer`'s, on the clock."""
+        """As `Trainer`'s, on the clock; none for a run that is resumed at its end."""
+        if self.state.global_step >= self.state.max_steps:
+            return [], None  # `Trainer` asks whether it is at its end after a step alone
         start = time.perf_counter()
         batches = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._throughput.count(batches[0], time.perf_counter() - start)
         return batches
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """As `Trainer`'s, of all samples: `dataloader_drop_last` is for training."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """As `Trainer`'s, of clips normalized on the device."""
@@ -142,15 +166,45 @@ class VideoNarrationTrainer(Trainer):
 
 
 class TrainingCollator(DataCollatorForVideoNarration):
-    """[`DataCollatorForVideoNarration`] that says how far from its end a text has something to predict."""
+    """
+    [`DataCollatorForVideoNarration`] that says how far from its end a text has something to predict, and takes the
+    labels from samples that are repeated to fill a batch.
+
+    Args:
+        processor ([`VideoBlip2Processor`]): of the model.
+        max_length (`int`, *optional*): positions that the language model has, if they are limited.
+        kwargs: as for [`DataCollatorForVideoNarration`].
+
+    Raises:
+        ValueError: on a call, for texts that are longer.
+    """
+
+    def __init__(self, processor, *, max_length: int | None = None, **kwargs):
+        super().__init__(processor, **kwargs)
+        self.max_length = max_length
 
     def __call__(self, features):
         batch = super().__call__(features)
+        if self.max_length is not None and batch["input_ids"].shape[1] > self.max_length:
+            raise ValueError(
+                f"A text of {batch['attention_mask'].sum(1).max()} tokens (of {batch['input_ids'].shape[1]} with "
+                f"padding) is longer than the {self.max_length} positions of the language model: give fewer examples"
+            )
+        if "labels" in batch:
+            for row, feature in enumerate(features):
+                if feature.get("is_repeated"):
+                    batch["labels"][row] = -100
         if "labels" in batch and self.processor.is_decoder_only:
-            first = (batch["labels"] != -100).int().argmax(dim=1).min().item()
+            learned = (batch["labels"] != -100).any(dim=0).nonzero()
+            first = learned[0].item() if len(learned) else batch["labels"].shape[1] - 1
             # One more: the first token is predicted by the one before it.
             batch["logits_to_keep"] = batch["labels"].shape[1] - max(first - 1, 0)
         return batch
+
+
+def max_length_of(config) -> int | None:
+    """How many positions the language model has; T5's are not limited."""
+    return config.text_config.max_position_embeddings if config.use_decoder_only_language_model else None
 
 
 def _mean_over_tokens(prediction) -> dict[str, float]:
@@ -160,4 +214,4 @@ def _mean_over_tokens(prediction) -> dict[str, float]:
     return {"loss": loss / tokens, "token_accuracy": correct / tokens}
 
 
-__all__ = ["TrainingCollator", "VideoNarrationTrainer"]
+__all__ = ["TrainingCollator", "VideoNarrationTrainer", "max_length_of"]
