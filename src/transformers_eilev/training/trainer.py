@@ -38,7 +38,7 @@ class VideoNarrationTrainer(Trainer):
         args ([`VideoNarrationTrainingArguments`]): or `TrainingArguments` with `remove_unused_columns=False`.
         processor ([`VideoBlip2Processor`]): of the model.
         train_dataset, eval_dataset ([`InContextDataset`], *optional*): or other map-style data sets of features that
-            [`DataCollatorForVideoNarration`] takes. Their `set_epoch`, if they have one, is called.
+            [`DataCollatorForVideoNarration`] takes. The `set_epoch` of the first, if it has one, is called.
         kwargs: as for `Trainer`.
 
     Raises:
@@ -126,13 +126,13 @@ class VideoNarrationTrainer(Trainer):
         logits, targets = logits[wanted].float(), labels[wanted]
         per_token = torch.stack(
             [
-                F.cross_entropy(logits, targets, reduction="none").double(),
-                (logits.argmax(-1) == targets).double(),
-                torch.ones_like(targets, dtype=torch.float64),
+                F.cross_entropy(logits, targets, reduction="none"),
+                (logits.argmax(-1) == targets).float(),
+                torch.ones_like(targets, dtype=torch.float32),
             ],
             dim=1,
         )
-        sums = torch.zeros(len(labels), 3, dtype=torch.float64, device=labels.device)
+        sums = torch.zeros(len(labels), 3, device=labels.device)
         sums.index_add_(0, wanted.nonzero()[:, 0], per_token)
         return None, sums, sums[:, 2]
 
@@ -208,7 +208,7 @@ def max_length_of(config) -> int | None:
 
 
 def _mean_over_tokens(prediction) -> dict[str, float]:
-    loss, correct, tokens = prediction.predictions.sum(axis=0).tolist()
+    loss, correct, tokens = prediction.predictions.astype("float64").sum(axis=0).tolist()
     if not tokens:
         raise ValueError("No text of the evaluation has a token to predict")
     return {"loss": loss / tokens, "token_accuracy": correct / tokens}
