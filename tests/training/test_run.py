@@ -185,6 +185,17 @@ def test_lora(clip_store, golden_opt, tmp_path, is_plain):
         assert model.generation_config.eos_token_id == narrate.tokenizer.convert_tokens_to_ids("Ċ")
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_lora_over_few_bits(clip_store, golden_opt, tmp_path, bits):
+    """What it learned belongs to the full weights as well: the adapter is merged into them."""
+    eilev(golden_opt.checkpoint, clip_store, tmp_path, "--use_lora", "--lora_r", "4", f"--load_in_{bits}bit")
+    assert all(math.isfinite(entry["loss"]) for entry in log_of(tmp_path) if "loss" in entry)
+    merged, base = merge_lora(tmp_path), VideoBlip2ForConditionalGeneration.from_pretrained(golden_opt.checkpoint)
+    assert merged.dtype == base.dtype
+    for name in ("qformer.encoder.layer.0.attention.attention.query.weight", "language_projection.weight"):
+        assert not torch.equal(merged.get_parameter(name), base.get_parameter(name)), name
+
+
 def test_compiled(clip_store, golden_opt, tmp_path):
     """The graph is cut nowhere that would change the loss."""
     compiled = ["--torch_compile", "True", "--torch_compile_backend", "eager"]
