@@ -24,7 +24,7 @@ narrate: install
 		$(CLIP) "$(QUESTION)" --model $(CHECKPOINT)
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 style: install
 	$(BIN)/ruff check --fix .

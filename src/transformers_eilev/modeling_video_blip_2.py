@@ -180,8 +180,15 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         if frame_mask is not None:
             frame_mask = frame_mask.to(frame_tokens.device).repeat_interleave(tokens_per_frame, dim=1)
 
+        query_embeds = self.query_tokens.expand(num_videos, -1, -1)
+        if self.training and not query_embeds.requires_grad and torch.is_grad_enabled():
+            # Reentrant activation checkpointing gives no gradients to a layer of whose inputs none requires any, and
+            # under adapters the queries are frozen.
+            query_embeds = query_embeds.detach().requires_grad_(
+                any(p.requires_grad for p in self.qformer.parameters())
+            )
         qformer_outputs = self.qformer(
-            query_embeds=self.query_tokens.expand(num_videos, -1, -1),
+            query_embeds=query_embeds,
             encoder_hidden_states=frame_tokens,
             encoder_attention_mask=frame_mask,
             return_dict=True,

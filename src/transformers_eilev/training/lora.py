@@ -287,13 +287,9 @@ def _modules_that_end_with(end: str, modules: dict[str, nn.Module]) -> list[str]
 
 
 def _prepare_for_training(model: PeftModel) -> PeftModel:
-    """What is trained in fp32, and gradients for all of it, however activations are kept."""
+    """What is trained in fp32, and what it is given and gives in the types around it."""
     base = model.get_base_model()
-    hooks = [
-        # Reentrant checkpointing gives no gradients to a layer of whose inputs none requires any, and the queries are
-        # frozen.
-        base.qformer.layernorm.register_forward_hook(_require_grad),
-    ]
+    hooks = []
     for original, trained in _modules_trained_whole(base):
         trained.float()
         if isinstance(trained, (nn.Linear, nn.LayerNorm)):  # the Q-Former, if it is that, sees to its inputs itself
@@ -307,10 +303,6 @@ def _modules_trained_whole(model: nn.Module) -> list[tuple[nn.Module, nn.Module]
     """Each as it was, and as it is trained."""
     wrappers = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
     return [(wrapper.original_module, trained) for wrapper in wrappers for trained in wrapper.modules_to_save.values()]
-
-
-def _require_grad(module, args, output):
-    return output.requires_grad_(True) if module.training and torch.is_grad_enabled() else output
 
 
 def _to_weight_dtype(module, args):
