@@ -243,6 +243,15 @@ def test_a_run_at_its_end_is_not_gone_on_with(clip_store, golden_opt, tmp_path):
     assert metrics[0]["eval_loss"] == metrics[1]["eval_loss"]
 
 
+def test_resuming_from_a_checkpoint_that_is_deleted_meanwhile(clip_store, golden_opt, tmp_path):
+    """As all but the last ones are, by `save_total_limit`."""
+    eilev(golden_opt.checkpoint, clip_store, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    options = ["--resume_from_checkpoint", "last", "--save_total_limit", "1", "--load_best_model_at_end", "False"]
+    eilev(golden_opt.checkpoint, clip_store, tmp_path, *options)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
 def test_evaluations_are_of_the_same_contexts(clip_store, golden_opt, tmp_path):
     """Whatever the loader does with its workers between them."""
     workers = ["--dataloader_num_workers", "1", "--dataloader_persistent_workers", "True", "--learning_rate", "0"]

@@ -86,9 +86,10 @@ def run_training(
     metrics = {}
     if training_args.do_train:
         check_same_run(model_args, data_args, training_args, train_dataset, is_resumed=checkpoint is not None)
+        begun_at = 0 if checkpoint is None else steps_of(checkpoint)
         result = trainer.train(resume_from_checkpoint=None if checkpoint is None else os.fspath(checkpoint))
         metrics.update(result.metrics)
-        if checkpoint is None or trainer.state.global_step > steps_of(checkpoint):
+        if trainer.state.global_step > begun_at:
             trainer.save_metrics("train", result.metrics)
         trainer.save_state()
     if training_args.do_eval:
@@ -127,7 +128,7 @@ def _check_length(model, processor, *datasets):
             continue
         texts = copy.copy(dataset)
         texts.load_clip, texts.transform = (lambda row: None), None
-        samples = [texts[index] for index in range(min(len(texts), 32))]
+        samples = [texts[index] for index in range(min(len(texts), 8))]
         longest = max(len(processor.encode(s["text"], s["text_target"])["input_ids"]) for s in samples)
         if longest > max_length:
             raise ValueError(
