@@ -245,9 +245,10 @@ def test_a_run_at_its_end_is_not_gone_on_with(clip_store, golden_opt, tmp_path):
 
 def test_resuming_from_a_checkpoint_that_is_deleted_meanwhile(clip_store, golden_opt, tmp_path):
     """As all but the last ones are, by `save_total_limit`."""
-    eilev(golden_opt.checkpoint, clip_store, tmp_path)
+    options = ["--eval_strategy", "no"]
+    eilev(golden_opt.checkpoint, clip_store, tmp_path, *options)
     shutil.rmtree(tmp_path / "checkpoint-2")
-    options = ["--resume_from_checkpoint", "last", "--save_total_limit", "1", "--load_best_model_at_end", "False"]
+    options += ["--resume_from_checkpoint", "last", "--save_total_limit", "1"]
     eilev(golden_opt.checkpoint, clip_store, tmp_path, *options)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
