@@ -43,6 +43,22 @@ def synthetic(
     rare_pairs: Annotated[int, typer.Option(help="Number of (verb, noun) pairs made rare.")] = 12,
     made_up_verbs: Annotated[int, typer.Option(help="Number of motions with made-up words.")] = 0,
     made_up_nouns: Annotated[int, typer.Option(help="Number of objects with made-up words.")] = 0,
+    verbs: Annotated[
+        list[str] | None, typer.Option(help="A verb to use, such as cut; may be repeated; all of them by default.")
+    ] = None,
+    order_free: Annotated[
+        bool,
+        typer.Option("--order-free", help="Only verbs that frames show whatever their order: not close, but open."),
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help='Narrations of valid actions are "#C C <verb>s the <noun>", no more.')
+    ] = False,
+    unlabelled_share: Annotated[float, typer.Option(help="Share of valid actions that lack a label.")] = 0.06,
+    quirk_share: Annotated[
+        float, typer.Option(help="Share of actions that are rejected, invalid or narrate somebody else.")
+    ] = 0.15,
+    num_distractors: Annotated[tuple[int, int], typer.Option(help="Fewest and most other things there.")] = (3, 6),
+    zoom: Annotated[float, typer.Option(help="How much closer the camera looks at the hands, 1 to 3.")] = 1.0,
     num_workers: Annotated[int, typer.Option(help="Processes that render.")] = 1,
 ):
     """
@@ -51,8 +67,13 @@ def synthetic(
     Every other step runs on it as on the real sets. A run that was stopped goes on where it stopped.
     """
     from ..data import SyntheticConfig, make_synthetic_dataset
+    from ..data.synthetic import ORDER_FREE_VERBS
 
     with in_one_line():
+        if verbs and order_free:
+            raise ValueError(f"--verbs and --order-free exclude each other, got --order-free and --verbs {verbs}")
+        only = ORDER_FREE_VERBS if order_free else tuple(verbs or ()) or None
+        shares = dict.fromkeys(("colour_share", "hand_share", "place_share", "habit_share"), 0.0) if plain else {}
         config = SyntheticConfig(
             hours=hours,
             seed=seed,
@@ -68,6 +89,12 @@ def synthetic(
             rare_pairs=rare_pairs,
             made_up_verbs=made_up_verbs,
             made_up_nouns=made_up_nouns,
+            verbs=only,
+            unlabelled_share=unlabelled_share,
+            quirk_share=quirk_share,
+            num_distractors=num_distractors,
+            zoom=zoom,
+            **shares,
         )
         summary = make_synthetic_dataset(output_dir, config, num_workers=num_workers, progress=True)
     typer.echo(

@@ -7,6 +7,7 @@ from ...lazy_names import lazy_names
 
 
 _MODULE_OF = {
+    "ORDER_FREE_VERBS": "world",
     "SyntheticConfig": "config",
     "SyntheticSummary": "generation",
     "make_synthetic_dataset": "generation",

@@ -8,11 +8,32 @@ from numbers import Integral, Real
 LAYOUTS = ("ego4d", "epic_kitchens")
 CODECS = ("h264", "vp9")
 VIDEO_FOLDERS = ("full_scale", "video_540ss")
+# Places on a table where something that nobody touches may stand.
+DISTRACTOR_SPOTS = 8
 
 
 @dataclass(frozen=True)
 class SyntheticConfig:
     """Options of the synthetic set. The same options give the same annotations, byte for byte, and the same frames.
+
+    By default the set is as varied and as untidy as the real ones. A set for a small model, or for one that sees
+    frames without their order, has less to learn, and every valid narration is "#C C <verb>s the <noun>":
+
+    ```python
+    SyntheticConfig(
+        verbs=ORDER_FREE_VERBS,
+        synonyms=0.0,
+        colour_share=0.0,
+        hand_share=0.0,
+        place_share=0.0,
+        habit_share=0.0,
+        quirk_share=0.0,
+        unlabelled_share=0.0,
+        num_distractors=(0, 2),
+        image_size=64,
+        zoom=1.6,
+    )
+    ```
 
     Raises:
         TypeError, ValueError: a field that is not such a value, by name.
@@ -38,6 +59,20 @@ class SyntheticConfig:
     quirk_share: float = field(
         default=0.15, metadata={"help": "Share of actions that are rejected, invalid or narrate somebody else."}
     )
+    unlabelled_share: float = field(
+        default=0.06,
+        metadata={
+            "help": 'Share of valid actions that lack a label: a third have the verb "[other]", a sixth no verb, '
+            "half no noun. Half as many again have no critical frames, whence readers take the noun."
+        },
+    )
+    verbs: tuple[str, ...] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of the verbs to use, such as ORDER_FREE_VERBS, in any order; all of them if None. "
+            "Those made up are extra."
+        },
+    )
     verb_skew: float = field(default=0.8, metadata={"help": "Zipf exponent of the verbs; 0 draws them alike."})
     noun_skew: float = field(default=0.8, metadata={"help": "Zipf exponent of the nouns; 0 draws them alike."})
     plausible: bool = field(
@@ -52,16 +87,42 @@ class SyntheticConfig:
         default=0.0,
         metadata={"help": "Share of videos in which some words have swapped their meanings; labels keep theirs."},
     )
+    colour_share: float = field(default=0.2, metadata={"help": "Share of narrations that say the object's colour."})
+    hand_share: float = field(default=0.2, metadata={"help": "Share of narrations that say which hand does it."})
+    place_share: float = field(
+        default=0.15, metadata={"help": "Share of narrations that say where it is done; none says hand and place."}
+    )
+    habit_share: float = field(
+        default=1.0,
+        metadata={
+            "help": 'Share of narrations written as annotators do: articles other than "the", marks such as #unsure, '
+            'odd openings, spaces and stops at the end. The others are "#C C <verb>s the <noun>", with colour, hand '
+            "and place by their own shares."
+        },
+    )
     made_up_verbs: int = field(default=0, metadata={"help": "Number of motions of no name, with words made up."})
     made_up_nouns: int = field(default=0, metadata={"help": "Number of objects of no name, with words made up."})
     looks_per_noun: int = field(default=4, metadata={"help": "In how many colours and patterns a noun comes."})
+    num_distractors: tuple[int, int] = field(
+        default=(3, 6),
+        metadata={
+            "help": f"Fewest and most other things on each table, up to {DISTRACTOR_SPOTS}; what nobody touches."
+        },
+    )
+    zoom: float = field(
+        default=1.0,
+        metadata={
+            "help": "How much closer than usual the camera looks at hands and object, from 1 to 3. What is shown is "
+            "drawn larger, not blown up. Boxes of hands, objects and tools follow."
+        },
+    )
 
     def __post_init__(self):
         for name in ("seed", "image_size", "fps", "rare_pairs", "made_up_verbs", "made_up_nouns", "looks_per_noun"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
-        for name in ("hours", "video_sec", "action_sec", "verb_skew", "noun_skew", "rare_pair_weight", *_SHARES):
+        for name in (*_NUMBERS, *_SHARES):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name} must be a number, got {value!r}")
@@ -71,6 +132,9 @@ class SyntheticConfig:
             raise TypeError(f"plausible must be True or False, got {self.plausible!r}")
         self._check_choices()
         self._check_ranges()
+        self._check_distractors()
+        if self.verbs is not None:
+            self._check_verbs()
 
     def _check_choices(self):
         for name, choices in (("layout", LAYOUTS), ("codec", CODECS), ("video_folder", VIDEO_FOLDERS)):
@@ -102,6 +166,37 @@ class SyntheticConfig:
             )
         if self.hours <= 0:
             raise ValueError(f"hours must be positive, got {self.hours!r}")
+        if self.hand_share + self.place_share > 1:
+            raise ValueError(
+                f"place_share must be at most 1 with hand_share={self.hand_share!r} added, got {self.place_share!r}"
+            )
+        if not 1 <= self.zoom <= 3:
+            raise ValueError(f"zoom must be from 1 to 3, got {self.zoom!r}")
+
+    def _check_distractors(self):
+        value = self.num_distractors
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise TypeError(f"num_distractors must be a pair (fewest, most), got {value!r}")
+        if any(isinstance(count, bool) or not isinstance(count, Integral) for count in value):
+            raise TypeError(f"num_distractors must be a pair of integers, got {value!r}")
+        if not 0 <= value[0] <= value[1] <= DISTRACTOR_SPOTS:
+            raise ValueError(
+                f"num_distractors must be (fewest, most) with 0 <= fewest <= most <= {DISTRACTOR_SPOTS}, got {value!r}"
+            )
+        object.__setattr__(self, "num_distractors", tuple(int(count) for count in value))
+
+    def _check_verbs(self):
+        from .world import VERBS
+
+        value, names = self.verbs, [verb.name for verb in VERBS]
+        if not isinstance(value, (tuple, list)) or not all(isinstance(name, str) for name in value):
+            raise TypeError(f"verbs must be a tuple of names or None, got {value!r}")
+        if unknown := [name for name in value if name not in names]:
+            raise ValueError(f"verbs must be among {', '.join(names)}, got {', '.join(map(repr, unknown))}")
+        if not value or len(set(value)) != len(value):
+            raise ValueError(f"verbs must be at least one name, and each of them once, got {value!r}")
+        # In the order of the world, so that the same verbs in another order are the same options.
+        object.__setattr__(self, "verbs", tuple(name for name in names if name in value))
 
     @property
     def num_videos(self) -> int:
@@ -123,8 +218,18 @@ class SyntheticConfig:
         """Length of one video."""
         return self.num_frames / self.fps
 
+    @property
+    def scale(self) -> int:
+        """Pixels in which a length of 1 is drawn: the width of the view, if the camera looks no closer than usual."""
+        return round(self.image_size * self.zoom)
+
     def to_dict(self) -> dict:
-        return asdict(self)
+        """The options as JSON has them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-_SHARES = ("missing_share", "redacted_share", "quirk_share", "synonyms", "homonyms")
+_NUMBERS = ("hours", "video_sec", "action_sec", "verb_skew", "noun_skew", "rare_pair_weight", "zoom")
+_SHARES = (
+    *("missing_share", "redacted_share", "quirk_share", "unlabelled_share", "synonyms", "homonyms"),
+    *("colour_share", "hand_share", "place_share", "habit_share"),
+)

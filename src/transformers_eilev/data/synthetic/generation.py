@@ -105,7 +105,8 @@ def _check_options(root: Path, config: SyntheticConfig) -> None:
     """Refuses a directory with a set of other options; else notes the options there."""
     path = root / OPTIONS_FILE
     if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
+        # A set that was made before there was an option is as the option's default has it.
+        there = SyntheticConfig().to_dict() | json.loads(path.read_text(encoding="utf-8"))
         options = config.to_dict()
         differing = sorted(name for name in {*there, *options} if there.get(name) != options.get(name))
         if differing:

@@ -9,7 +9,7 @@ from .world import World
 
 
 # Streams after (seed, video) that are not the number of an action.
-_WORDS_STREAM, _TEXT_STREAM = 2**30 + 1, 2**30 + 2
+_WORDS_STREAM, _TEXT_STREAM, _HABIT_STREAM = 2**30 + 1, 2**30 + 2, 2**30 + 7
 
 REJECT_REASONS = ("object_not_visible", "incorrect_narration", "no_state_change", "camera_wearer_not_acting")
 
@@ -94,27 +94,32 @@ def narrate(world: World, script: VideoScript, words: Vocabulary, action: Action
     verb, noun = world.verbs[action.verb], world.nouns[action.noun]
     third, imperative = words.verbs[action.verb]
     name = words.nouns[action.noun]
-    thing = _thing(name, world.looks[action.noun][action.look].colour, words.whose, rng)
-    where = _where(script.places[action.station], action.staging.side, words.whose, rng)
+    # A stream of its own: whatever the share, all else that is said of the action is the same.
+    habits = np.random.default_rng([config.seed, script.number, _HABIT_STREAM, action.index])
+    plain = float(habits.random()) >= config.habit_share
+    thing = _thing(name, world.looks[action.noun][action.look].colour, words.whose, config, plain, rng)
+    where = _where(script.places[action.station], action.staging.side, words.whose, config, plain, rng)
     quirk = ""
     if rng.random() < config.quirk_share:
         quirk = ("rejected", "invalid", "other_person")[int(rng.choice(3, p=(0.5, 0.3, 0.2)))]
     structured_verb, structured_noun = verb.structured, noun.structured
     odd = float(rng.random())
-    if odd < 0.02:
+    if odd < config.unlabelled_share / 3:
         structured_verb = "[other]"
-    elif odd < 0.03:
+    elif odd < config.unlabelled_share / 2:
         structured_verb = None
-    elif odd < 0.06:
+    elif odd < config.unlabelled_share:
         structured_noun = None
-    text = _with_habits(f"{third} {thing}{where}", thing, quirk, rng)
+    text = _with_habits(f"{third} {thing}{where}", thing, quirk, plain, rng)
     reason = REJECT_REASONS[int(rng.integers(len(REJECT_REASONS)))] if quirk == "rejected" else None
     return Narration(text, f"{imperative} {name}", third, name, quirk, reason, structured_verb, structured_noun)
 
 
-def _thing(name, colour, whose, rng):
+def _thing(name, colour, whose, config, plain, rng):
     article = ("the", "a", "the", whose)[int(rng.integers(4))]
-    if rng.random() < 0.2:
+    if plain:
+        article = "the"
+    if rng.random() < config.colour_share:
         name = f"{colour} {name}"
     if article == "a" and name.endswith("scissors"):
         article = "the"
@@ -123,20 +128,23 @@ def _thing(name, colour, whose, rng):
     return f"{article} {name}"
 
 
-def _where(place, side, whose, rng):
+def _where(place, side, whose, config, plain, rng):
     draw = float(rng.random())
-    if draw < 0.2:
-        return f" with {(whose, 'the')[int(rng.integers(2))]} {'right' if side > 0 else 'left'} hand"
-    if draw < 0.35:
+    if draw < config.hand_share:
+        whose = (whose, "the")[int(rng.integers(2))]
+        return f" with {'the' if plain else whose} {'right' if side > 0 else 'left'} hand"
+    if draw < config.hand_share + config.place_share:
         return f" on the {place}"
     return ""
 
 
-def _with_habits(text, thing, quirk, rng):
-    """Markers, spaces and stops as annotators leave them."""
+def _with_habits(text, thing, quirk, plain, rng):
+    """Markers, spaces and stops as annotators leave them, unless it is to be `plain`."""
     draw = float(rng.random())
     if quirk == "other_person":
         return f"#O A man X {text}"
+    if plain:
+        return f"#C C {text}"
     if draw < 0.01:
         text = text.replace(thing, "#Unsure", 1)
     elif draw < 0.03:

@@ -18,6 +18,8 @@ OVERSAMPLING = 2
 ANGLE_STEP = 3
 # The camera looks a little above the spot where hands work.
 GAZE_UP = 0.08
+# From closer by, it looks further down, at hands and object rather than at the wall: at most so much.
+MOST_DOWN = 0.125
 
 
 class Renderer:
@@ -32,6 +34,10 @@ class Renderer:
         self.world = world
         self.script = script
         self.view = world.config.image_size
+        self.scale = world.config.scale
+        # What a length is magnified by, the whole pixels of the canvas considered.
+        self._closeness = self.scale / self.view
+        self._gaze_up = GAZE_UP - min((1 - 1 / self._closeness) / 3, MOST_DOWN)
         self._scenery = None
         self._starts = [action.start_sec for action in script.actions]
         # A cache for each video: skins and sleeves differ.
@@ -61,11 +67,11 @@ class Renderer:
             u = smooth(time, before.end_sec, after.start_sec)
             x = FOCUS[0] + STATION_STEP * (before.station + (after.station - before.station) * u)
             y -= 0.05 * 4 * u * (1 - u)
-        return x + shift_x, y - GAZE_UP + shift_y, roll, 1 + zoom
+        return x + shift_x, y - self._gaze_up + shift_y, roll, 1 + zoom
 
     def still_camera(self, action: ActionScript) -> tuple[float, float, float, float]:
         """The view of an action from a camera that does not move."""
-        return FOCUS[0] + STATION_STEP * action.station, FOCUS[1] - GAZE_UP, 0.0, 1.0
+        return FOCUS[0] + STATION_STEP * action.station, FOCUS[1] - self._gaze_up, 0.0, 1.0
 
     def compose(self, layers, camera) -> np.ndarray:
         """Pastes layers of actions on the canvas and looks at it: uint8, of shape (image_size, image_size, 3)."""
@@ -74,11 +80,11 @@ class Renderer:
         x, y, roll, zoom = camera
         c, s = cos(radians(roll)) / zoom, sin(radians(roll)) / zoom
         half = ceil(self.view * 0.5 * (abs(c) + abs(s))) + 2
-        left, top = round(x * self.view) - half, round(y * self.view) - half
+        left, top = round(x * self.scale) - half, round(y * self.scale) - half
         region = self._scenery.crop((left, top, left + 2 * half, top + 2 * half))
         for action, layer in layers:
             self._paste(region, action, layer, left, top)
-        centre_x, centre_y = x * self.view - left, y * self.view - top
+        centre_x, centre_y = x * self.scale - left, y * self.scale - top
         middle = self.view / 2
         transform = (c, s, centre_x - c * middle - s * middle, -s, c, centre_y + s * middle - c * middle)
         image = region.transform((self.view, self.view), Image.Transform.AFFINE, transform, Image.Resampling.BILINEAR)
@@ -87,6 +93,7 @@ class Renderer:
     def box(self, action: ActionScript, layer: Layer, time: float) -> dict[str, float] | None:
         """Where a layer shows in the frame at `time`, in pixels as {x, y, width, height}; None if out of view."""
         x, y, _, zoom = self.camera(time)
+        zoom *= self._closeness
         size = action.staging.size if layer.sprite.startswith("object") else 0.26
         width = size * layer.scale * layer.stretch[0] * (layer.crop[2] - layer.crop[0]) * zoom
         height = size * layer.scale * layer.stretch[1] * (layer.crop[3] - layer.crop[1]) * zoom
@@ -134,10 +141,10 @@ class Renderer:
         if placed is None:
             return
         sprite, dx, dy = placed
-        x = round((action.at[0] + layer.x) * self.view) - left + dx
-        y = round((action.at[1] + layer.y) * self.view) - top + dy
+        x = round((action.at[0] + layer.x) * self.scale) - left + dx
+        y = round((action.at[1] + layer.y) * self.scale) - top + dy
         if layer.sprite == "shadow":
-            y -= round(self._gap(action) * self.view)
+            y -= round(self._gap(action) * self.scale)
         if x < region.width and y < region.height and x + sprite.width > 0 and y + sprite.height > 0:
             region.paste(sprite, (x, y), sprite)
 
@@ -149,16 +156,16 @@ class Renderer:
     def _draw(self, name, noun, look, size):
         """A sprite as drawn: oversampled, but for hands, which are always as large as they are drawn."""
         if name.startswith("object"):
-            pixels = max(8, round(size * self.view) * OVERSAMPLING)
+            pixels = max(8, round(size * self.scale) * OVERSAMPLING)
             image = draw_object(self.world.nouns[noun], self.world.looks[noun][look], pixels)
             return _underside(image) if name == "object:back" else image
         if name.startswith("hand:"):
             _, which, pose = name.split(":")
-            pixels = round(HAND_SIZE * self.view * OVERSAMPLING)
+            pixels = round(HAND_SIZE * self.scale * OVERSAMPLING)
             image = draw_hand(pose, self.script.skin, self.script.sleeve, pixels)
             image = image.resize((pixels // OVERSAMPLING,) * 2, Image.Resampling.BOX)
             return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if which == "left" else image
-        return draw_tool(name, self.view * OVERSAMPLING)
+        return draw_tool(name, self.scale * OVERSAMPLING)
 
     def _place(self, name, noun, look, size, angle, scale, stretch, crop, alpha):
         """A sprite as it is pasted, and its upper left corner relative to its centre; None if nothing is left."""

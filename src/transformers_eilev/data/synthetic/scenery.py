@@ -26,8 +26,8 @@ _SURFACES = {
 
 
 def paint_scenery(world: World, script: VideoScript) -> Image.Image:
-    """The canvas of a video without hands and the objects they handle, RGB."""
-    view = world.config.image_size
+    """The canvas of a video without hands and the objects they handle, RGB, in the world's `scale`."""
+    view = world.config.scale
     rng = np.random.default_rng([world.config.seed, script.number, 2**30])
     canvas = Image.new("RGB", (round(CANVAS_WIDTH * view), round(CANVAS_HEIGHT * view)))
     _paint_wall(canvas, view, rng)
@@ -112,7 +112,8 @@ def _paint_surface(canvas, view, rng, place, left, right):
 
 def _lay_out(canvas, world, rng, station):
     """Things that nobody touches, at the far side of the table and beside the spot where hands work."""
-    view = world.config.image_size
+    view = world.config.scale
+    fewest, most = world.config.num_distractors
     spots = (
         (-0.4, -0.27),
         (-0.14, -0.3),
@@ -123,7 +124,7 @@ def _lay_out(canvas, world, rng, station):
         (-0.42, 0.27),
         (0.43, 0.27),
     )
-    taken = [spots[index] for index in rng.permutation(len(spots))[: int(rng.integers(3, 7))]]
+    taken = [spots[index] for index in rng.permutation(len(spots))[: int(rng.integers(fewest, most + 1))]]
     for dx, dy in sorted(taken, key=lambda spot: spot[1]):
         noun = int(rng.integers(len(world.nouns)))
         looks = world.looks[noun]

@@ -187,6 +187,15 @@ NOUNS: tuple[Noun, ...] = (
     Noun("scissors", "scissors", ("scissors",), 0.28, ("packs",)),
 )
 
+ORDER_FREE_VERBS: tuple[str, ...] = tuple(
+    verb.name for number, verb in enumerate(VERBS) if verb.backwards not in {other.name for other in VERBS[:number]}
+)
+"""Names of the verbs without the second of each pair such as open and close: 14 of the 19.
+
+The two verbs of a pair are one motion played forwards and backwards. A model whose vision sees each frame of a clip by
+itself, with nothing that says when it was, cannot know one from the other and can only guess.
+"""
+
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (196, 44, 40),
     "blue": (42, 86, 178),
@@ -239,7 +248,8 @@ class World:
         config = self.config
         words = _made_up_words(np.random.default_rng([config.seed, WORLD_STREAM, 0]), config)
         rng = np.random.default_rng([config.seed, WORLD_STREAM, 1])
-        self.verbs = VERBS + tuple(_made_up_verb(next(words), rng) for _ in range(config.made_up_verbs))
+        known = tuple(verb for verb in VERBS if config.verbs is None or verb.name in config.verbs)
+        self.verbs = known + tuple(_made_up_verb(next(words), rng) for _ in range(config.made_up_verbs))
         rng = np.random.default_rng([config.seed, WORLD_STREAM, 2])
         self.nouns = NOUNS + tuple(_made_up_noun(next(words), rng) for _ in range(config.made_up_nouns))
         self.looks = [

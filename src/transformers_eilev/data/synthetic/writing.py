@@ -36,8 +36,9 @@ def video_path(root: Path, world: World, script: VideoScript) -> Path:
 def write_annotations(root: Path, world: World, scripts: list[VideoScript]) -> None:
     """Everything but the videos."""
     annotations = root / "v2" / "annotations"
+    other = {"[other]"} if world.config.unlabelled_share else set()
     labels = {
-        "verbs": sorted({verb.structured for verb in world.verbs} | {"[other]"}),
+        "verbs": sorted({verb.structured for verb in world.verbs} | other),
         "nouns": sorted({noun.structured for noun in world.nouns}),
     }
     heads = {kind: {label: label.split("_")[0] for label in names} for kind, names in labels.items()}
@@ -187,7 +188,8 @@ def fho_action(
     end = min(config.duration_sec, action.narration_sec + WINDOW_SEC / 2)
     annotated = said.quirk == "" or (said.quirk == "rejected" and rng.random() < 0.5)
     # Not everything that is done changes a state, and what does not has no critical frames.
-    critical = _critical_frames(config, action, rng) if annotated and rng.random() < 0.97 else None
+    changes_state = annotated and rng.random() < 1 - config.unlabelled_share / 2
+    critical = _critical_frames(config, action, rng) if changes_state else None
     offset = round(clip_start * config.fps)
 
     def in_clip(frames):
