@@ -33,6 +33,49 @@ class ActionGroups:
         return start, start
 
 
+class LargePairs:
+    """The pairs of [`ActionGroups`] that have at least `size` rows, but for those of some minor codes; each major
+    code's stand together."""
+
+    def __init__(self, groups: ActionGroups, size: int, *, without_minor: Sequence[int] = ()):
+        self.groups = groups
+        major, minor = np.divmod(groups.pair_keys, max(1, groups.num_minor))
+        self.places = np.flatnonzero((np.diff(groups.pair_bounds) >= size) & ~np.isin(minor, without_minor))
+        self.keys = groups.pair_keys[self.places]
+        self.starts = np.searchsorted(major[self.places], np.arange(groups.num_major + 1))
+
+    def count_others(self, major: np.ndarray, minor: np.ndarray) -> np.ndarray:
+        """For each of some pairs, how many other pairs its major code has here."""
+        # Codes that the groups lack: an empty span at the end.
+        spans = np.minimum(np.stack([major, major + 1]).astype(np.int64), self.groups.num_major)
+        starts, stops = self.starts[spans]
+        keys = major.astype(np.int64) * self.groups.num_minor + minor
+        return stops - starts - (np.isin(keys, self.keys) & (minor < self.groups.num_minor) & (stops > starts))
+
+    def others(self, major: int, minor: int) -> np.ndarray:
+        """Where the other pairs of a major code stand in `keys`."""
+        group, gap = self._spans(major, minor)
+        return np.concatenate([np.arange(group[0], gap[0]), np.arange(gap[1], group[1])])
+
+    def draw_others(self, major: int, minor: int, number: int, rng) -> np.ndarray:
+        """Different ones of them, each as likely."""
+        return draw_around(*self._spans(major, minor), number, rng)
+
+    def draw_rows(self, place: int, number: int, rng) -> np.ndarray:
+        """Different rows of the pair `keys[place]`."""
+        pair = self.places[place]
+        start, stop = (int(bound) for bound in self.groups.pair_bounds[pair : pair + 2])
+        return self.groups.rows[draw_around((start, stop), (start, start), number, rng)]
+
+    def _spans(self, major: int, minor: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Where a major code's pairs start and stop, and the gap that the pair with the minor code is."""
+        group = int(self.starts[major]), int(self.starts[major + 1])
+        if minor >= self.groups.num_minor:
+            return group, (group[0], group[0])
+        start, stop = np.searchsorted(self.keys, np.array([0, 1]) + (major * self.groups.num_minor + minor)).tolist()
+        return group, (start, stop)
+
+
 def shares(number: int, ratio: float, num_verb: int, num_noun: int) -> tuple[int, int]:
     """How many examples to take of the two groups, topping up the one from the other."""
     of_verb = of_noun = 0

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 
-# The last numbers of seeds: what the draws are for. Those of `data.in_context` are from 1 to 4.
+# The last numbers of seeds: what the draws are for. Those of `data` are from 1 to 5.
 _ORDER, _DROPOUT = 11, 12
 
 
