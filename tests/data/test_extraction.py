@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from transformers_eilev.data import clip_store, extraction, extraction_worker
+from transformers_eilev.data import clip_store, extraction_worker
 from transformers_eilev.data.clip_format import safe_name
 from transformers_eilev.data.clip_store import merge_clip_parts
 from transformers_eilev.data.extraction import extract_clips
@@ -257,7 +257,7 @@ def test_safe_names_differ():
 
 def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1 << 29})()
-    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     actions = [action("v", index, 1.0) for index in range(1000)]
     with pytest.raises(OSError, match=r"1000 clips of about 706 KiB need 1.17 GiB at .*, where 0.50 GiB are free"):
         extract_clips(actions, tmp_path / "out", progress=False)

@@ -21,7 +21,6 @@ from transformers_eilev.data import (
     load_clip_store,
     write_frame_folders,
 )
-from transformers_eilev.training import vision_features
 from transformers_eilev.training.vision_features import (
     VisionFeatureStore,
     extract_vision_features,
@@ -341,8 +340,8 @@ def test_a_folder_of_something_else_is_refused(golden_opt, processor, clips, fol
 
 def test_a_disk_without_room_is_refused(golden_opt, processor, clips, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(vision_features.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(OSError, match=r"7 clips.*need .* GB at .*where 0\.0 GB are free"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(OSError, match=r"7 clips.*need .* GiB at .*where 0\.00 GiB are free"):
         extract_vision_features(golden_opt.model, processor, clips, tmp_path / "features", **SETTINGS)
     assert not (tmp_path / "features").exists()
     extract_vision_features(

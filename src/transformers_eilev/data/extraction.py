@@ -13,12 +13,10 @@ In the output folder, of each split:
 """
 
 import dataclasses
-import errno
 import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -30,7 +28,7 @@ from ..video_sources import ReadLimits
 from .clip_format import ANNOTATION_COLUMNS, ENCODINGS, EXTRA_TYPES, check_encoding, safe_name
 from .clip_store import check_split, merge_clip_parts, merged_parts
 from .extraction_worker import ExtractionSettings, VideoTask, run_tasks
-from .files import remove_leftovers, write_json
+from .files import check_disk_space, remove_leftovers, write_json
 
 
 # Left free on the disk, whatever is estimated.
@@ -354,16 +352,7 @@ def _check_disk_space(output_dir: Path, tasks: list[VideoTask], settings: Extrac
     # folders all of it.
     copies = 2 if layout == "frame_folders" else 1
     needed = round(num_clips * per_clip * copies) + SPARE_BYTES
-    folder = output_dir.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        message = (
-            f"{num_clips} clips of about {per_clip / 1024:.0f} KiB need {needed / 2**30:.2f} GiB at {output_dir}, "
-            f"where {free / 2**30:.2f} GiB are free"
-        )
-        raise OSError(errno.ENOSPC, message)
+    check_disk_space(output_dir, needed, f"{num_clips} clips of about {per_clip / 1024:.0f} KiB")
 
 
 def _num_cpus() -> int:

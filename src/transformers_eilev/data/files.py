@@ -1,7 +1,9 @@
 """Files that are there whole or not at all, also after a crash and whoever else writes them."""
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,17 @@ def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON, whole or not at all."""
     with atomic_file(path) as file:
         file.write((json.dumps(value, indent=1, ensure_ascii=True) + "\n").encode())
+
+
+def check_disk_space(folder: Path, needed: int, what: str) -> None:
+    """Raises OSError if there are less than `needed` bytes free where `folder` is, or will be; `what` needs them."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        message = f"{what} need {needed / 2**30:.2f} GiB at {folder}, where {free / 2**30:.2f} GiB are free"
+        raise OSError(errno.ENOSPC, message)
 
 
 def sync_folder(folder: Path) -> None:

@@ -63,11 +63,8 @@ def load_training_clips(
     else:
         clips = load_clip_store(path, split=split)
         lengths = pc.list_value_length(clips.data.column("frames")).to_pylist()
-        empty = [row for row, length in enumerate(lengths) if not length]
-        if empty:
-            names = clips["frame_path"][:]
-            complain(f"{len(empty)} of the {len(clips)} clips of {path} have no frames", [names[row] for row in empty])
-            clips = clips.select(sorted(set(range(len(clips))) - set(empty)))
+        empty = {row for row, length in enumerate(lengths) if not length}
+        clips = _leave_out(clips, empty, f"clips of {path} have no frames", complain)
         if annotation_file is not None:
             clips = _annotate(clips, annotation_file, path, complain)
     clips = clips.cast_column("frames", datasets.List(datasets.Image(decode=False)))
@@ -76,16 +73,19 @@ def load_training_clips(
     if split_file is not None:
         clips = _of_split(clips, split_file, path)
     texts = clips["narration_text"][:]
-    silent = [row for row, text in enumerate(texts) if not clean_narration_text(text or "")]
-    if silent:
-        names = clips["frame_path"][:]
-        complain(
-            f"{len(silent)} of the {len(clips)} clips of {path} have no narration", [names[row] for row in silent]
-        )
-        clips = clips.select(sorted(set(range(len(clips))) - set(silent)))
+    silent = {row for row, text in enumerate(texts) if not clean_narration_text(text or "")}
+    clips = _leave_out(clips, silent, f"clips of {path} have no narration", complain)
     if not len(clips):
         raise ValueError(f"{path} has no clip to train on")
     return clips
+
+
+def _leave_out(clips, rows: set[int], problem: str, complain: Callable):
+    if not rows:
+        return clips
+    names = clips["frame_path"][:]
+    complain(f"{len(rows)} of the {len(clips)} {problem}", [names[row] for row in sorted(rows)])
+    return clips.select([row for row in range(len(clips)) if row not in rows])
 
 
 def _is_clip_store(path) -> bool:

@@ -17,11 +17,9 @@ Which clips a file holds depends on nothing but their order, so that any number 
 again, write the same files, each whole or not at all.
 """
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from ..data.files import atomic_file, remove_leftovers, write_json
+from ..data.files import atomic_file, check_disk_space, remove_leftovers, write_json
 from .vision_weights import has_fingerprint, load_vision_model, vision_fingerprint, vision_part
 
 
@@ -471,17 +469,7 @@ def _check_disk_space(shards: _Shards, todo: Sequence[int], index: Mapping[str, 
     num_clips = sum(len(shards.rows(number)) for number in missing)
     per_clip = tokens_per_clip * index["hidden_size"] * _DTYPES[index["dtype"]].itemsize
     needed = num_clips * per_clip + SPARE_BYTES
-    folder = shards.folder
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        message = (
-            f"the features of {num_clips} clips, {per_clip / 1e6:.1f} MB each, need {needed / 1e9:.1f} GB at {folder},"
-            f" where {free / 1e9:.1f} GB are free"
-        )
-        raise OSError(errno.ENOSPC, message)
+    check_disk_space(shards.folder, needed, f"the features of {num_clips} clips, {per_clip / 2**20:.1f} MiB each,")
 
 
 def _progress_bar(shards: _Shards, own: Sequence[int], todo: Sequence[int], *, shown: bool):
