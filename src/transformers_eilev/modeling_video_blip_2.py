@@ -162,8 +162,10 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
             _check_pixel_values(pixel_values)
             # Activation checkpointing makes the embeddings of the frames require gradients: where nothing before the
             # Q-Former learns, the backward pass would go through the whole vision model for nothing.
-            learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_model.parameters())
-            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            learns = torch.is_grad_enabled() and (
+                pixel_values.requires_grad or any(p.requires_grad for p in self.vision_model.parameters())
+            )
+            with torch.set_grad_enabled(learns):
                 vision_outputs = self.vision_model(
                     pixel_values.flatten(0, 1),
                     interpolate_pos_encoding=interpolate_pos_encoding,

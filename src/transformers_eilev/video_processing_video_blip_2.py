@@ -26,11 +26,8 @@ class VideoBlip2VideosKwargs(VideosKwargs, total=False):
     end: float | int | None
 
 
-_SETTINGS = (
-    "num_frames",
-    "fps",
-    "start",
-    "end",
+# What decides the pixels of frames, whichever they are.
+PIXEL_SETTINGS = (
     "do_resize",
     "size",
     "resample",
@@ -40,6 +37,7 @@ _SETTINGS = (
     "image_mean",
     "image_std",
 )
+_SETTINGS = ("num_frames", "fps", "start", "end", *PIXEL_SETTINGS)
 
 _INTERPOLATION = {
     PILImageResampling.NEAREST: "nearest-exact",

@@ -88,16 +88,14 @@ class InContextSampler:
             raise ValueError(f"`num_examples` must not be negative, but is {num_examples}")
         if not 0 <= verb_noun_ratio <= 1:
             raise ValueError(f"`verb_noun_ratio` must be from 0 to 1, but is {verb_noun_ratio}")
-        if seed < 0:
-            raise ValueError(f"`seed` must not be negative, but is {seed}")
+        _check_seed(seed)
         self.num_examples = num_examples
         self.verb_noun_ratio = verb_noun_ratio
         self.random = random
         self.seed = seed
 
         verb_codes, noun_codes = {}, {}
-        verbs, nouns = encode_words(verbs, verb_codes), encode_words(nouns, noun_codes)
-        check_lengths(verbs, nouns, "verbs", "nouns")
+        verbs, nouns = _encode_actions(verbs, nouns, verb_codes, noun_codes, "verbs", "nouns")
         self.num_actions = len(verbs)
         # Before codes are added for the queries' own words, which no action has.
         self._by_verb = ActionGroups(verbs, nouns, len(verb_codes), len(noun_codes))
@@ -106,8 +104,7 @@ class InContextSampler:
         self._place_by_verb[self._by_verb.rows] = np.arange(len(verbs), dtype=np.int32)
         self._excludes_query = queries is None
         if queries is not None:
-            verbs, nouns = encode_words(queries[0], verb_codes), encode_words(queries[1], noun_codes)
-            check_lengths(verbs, nouns, "queries[0]", "queries[1]")
+            verbs, nouns = _encode_actions(*queries, verb_codes, noun_codes, "queries[0]", "queries[1]")
         self._query_verbs, self._query_nouns = verbs, nouns
         self._unshared_verbs = {verb_codes.get(verb) for verb in _SHARED_BY_NOBODY["verb"]}
         self._unshared_nouns = {noun_codes.get(noun) for noun in _SHARED_BY_NOBODY["noun"]}
@@ -247,16 +244,14 @@ class BalancedContextSampler:
             )
         if counterpart and num_distractors > 1:
             raise ValueError(f"`counterpart` is for one distractor, but `num_distractors` is {num_distractors}")
-        if seed < 0:
-            raise ValueError(f"`seed` must not be negative, but is {seed}")
+        _check_seed(seed)
         self.num_examples = num_examples
         self.num_distractors = num_distractors
         self.counterpart = counterpart
         self.seed = seed
 
         verb_codes, noun_codes = {}, {}
-        verbs, nouns = encode_words(verbs, verb_codes), encode_words(nouns, noun_codes)
-        check_lengths(verbs, nouns, "verbs", "nouns")
+        verbs, nouns = _encode_actions(verbs, nouns, verb_codes, noun_codes, "verbs", "nouns")
         unshared_verbs = [verb_codes.setdefault(verb, len(verb_codes)) for verb in _SHARED_BY_NOBODY["verb"]]
         unshared_nouns = [noun_codes.setdefault(noun, len(noun_codes)) for noun in _SHARED_BY_NOBODY["noun"]]
         enough = -(-((num_examples + 1) // 2) // num_distractors)
@@ -265,8 +260,7 @@ class BalancedContextSampler:
         self._with_verb = LargePairs(by_verb, enough, without_minor=unshared_nouns)
         self._with_noun = LargePairs(by_noun, enough, without_minor=unshared_verbs)
         if queries is not None:
-            verbs, nouns = encode_words(queries[0], verb_codes), encode_words(queries[1], noun_codes)
-            check_lengths(verbs, nouns, "queries[0]", "queries[1]")
+            verbs, nouns = _encode_actions(*queries, verb_codes, noun_codes, "queries[0]", "queries[1]")
         self._query_verbs, self._query_nouns = verbs, nouns
 
         few_nouns = np.isin(verbs, unshared_verbs) | (self._with_verb.count_others(verbs, nouns) < num_distractors)
@@ -380,8 +374,7 @@ def upsample(verbs: Sequence, nouns: Sequence, target_length: int, *, seed: int 
     Raises:
         ValueError: if there is no action, or there are not as many nouns as verbs.
     """
-    verbs, nouns = encode_words(verbs, {}), encode_words(nouns, {})
-    check_lengths(verbs, nouns, "verbs", "nouns")
+    verbs, nouns = _encode_actions(verbs, nouns, {}, {}, "verbs", "nouns")
     return repeat_evenly(verbs, nouns, target_length, np.random.default_rng([seed, 0, 0, _UPSAMPLING]))
 
 
@@ -398,6 +391,18 @@ def check_index(index: int, length: int):
     """Raises IndexError if there is no such sample."""
     if not 0 <= index < length:
         raise IndexError(f"There are {length} samples, but no sample {index}")
+
+
+def _check_seed(seed: int):
+    if seed < 0:
+        raise ValueError(f"`seed` must not be negative, but is {seed}")
+
+
+def _encode_actions(verbs, nouns, verb_codes: dict, noun_codes: dict, verbs_name: str, nouns_name: str):
+    """Numbers for the verbs and nouns of as many actions; new words are added to the codes."""
+    verbs, nouns = encode_words(verbs, verb_codes), encode_words(nouns, noun_codes)
+    check_lengths(verbs, nouns, verbs_name, nouns_name)
+    return verbs, nouns
 
 
 __all__ = ["BalancedContextSampler", "ContextSampler", "InContextSampler", "upsample"]

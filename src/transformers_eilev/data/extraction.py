@@ -31,10 +31,6 @@ from .extraction_worker import ExtractionSettings, VideoTask, run_tasks
 from .files import check_disk_space, remove_leftovers, write_json
 
 
-# Left free on the disk, whatever is estimated.
-SPARE_BYTES = 512 << 20
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExtractionReport:
     """What became of the actions.
@@ -351,7 +347,7 @@ def _check_disk_space(output_dir: Path, tasks: list[VideoTask], settings: Extrac
     # Of a store one shard at a time is there twice while it is merged, which the spare bytes allow for; of frame
     # folders all of it.
     copies = 2 if layout == "frame_folders" else 1
-    needed = round(num_clips * per_clip * copies) + SPARE_BYTES
+    needed = round(num_clips * per_clip * copies)
     check_disk_space(output_dir, needed, f"{num_clips} clips of about {per_clip / 1024:.0f} KiB")
 
 

@@ -58,8 +58,13 @@ def write_json(path: Path, value: Any) -> None:
         file.write((json.dumps(value, indent=1, ensure_ascii=True) + "\n").encode())
 
 
-def check_disk_space(folder: Path, needed: int, what: str) -> None:
-    """Raises OSError if there are less than `needed` bytes free where `folder` is, or will be; `what` needs them."""
+# Left free on a disk, whatever is estimated.
+SPARE_BYTES = 512 << 20
+
+
+def check_disk_space(folder: Path, num_bytes: int, what: str) -> None:
+    """Raises OSError if there are not `num_bytes` and some spare free where `folder` is, or will be, for `what`."""
+    needed = num_bytes + SPARE_BYTES
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent

@@ -184,14 +184,7 @@ def make_datasets(
         "seed": seed,
     }
     if with_train or num_val_examples:
-        train_clips = load_training_clips(
-            arguments.train_frames_dir,
-            split=arguments.train_split,
-            annotation_file=arguments.train_annotation_file,
-            split_file=arguments.train_split_file,
-            skip_missing=arguments.skip_missing_clips,
-            with_frames=clips_as == "videos",
-        )
+        train_clips = _open_clips(arguments, "train")
     if with_train:
         num_examples = arguments.train_num_in_context_examples_per_sample if is_eilev else 0
         sampler = _sampler(
@@ -205,14 +198,7 @@ def make_datasets(
     if train_clips is not None and clips_as == "videos":
         _warn_of_few_frames(train_clips, num_frames, arguments.train_frames_dir)
     if with_val and arguments.val_frames_dir is not None:
-        val_clips = load_training_clips(
-            arguments.val_frames_dir,
-            split=arguments.val_split,
-            annotation_file=arguments.val_annotation_file,
-            split_file=arguments.val_split_file,
-            skip_missing=arguments.skip_missing_clips,
-            with_frames=clips_as == "videos",
-        )
+        val_clips = _open_clips(arguments, "val")
         if arguments.max_val_samples is not None and arguments.max_val_samples < len(val_clips):
             rows = np.random.default_rng([seed, len(val_clips)]).permutation(len(val_clips))
             val_clips = val_clips.select(sorted(rows[: arguments.max_val_samples].tolist()))
@@ -220,6 +206,18 @@ def make_datasets(
         sampler = _sampler(arguments, train_clips or val_clips, num_val_examples, seed, queries=val_clips)
         val = InContextDataset(val_clips, sampler, context_actions=train_clips or val_clips, **shared)
     return train, val
+
+
+def _open_clips(arguments: DataArguments, which: str):
+    """The clips to train on ("train") or to evaluate on ("val")."""
+    return load_training_clips(
+        getattr(arguments, f"{which}_frames_dir"),
+        split=getattr(arguments, f"{which}_split"),
+        annotation_file=getattr(arguments, f"{which}_annotation_file"),
+        split_file=getattr(arguments, f"{which}_split_file"),
+        skip_missing=arguments.skip_missing_clips,
+        with_frames=arguments.vision_features_dir is None,
+    )
 
 
 def _sampler(arguments, clips, num_examples: int, seed: int, *, queries=None, target_length=None) -> InContextSampler:

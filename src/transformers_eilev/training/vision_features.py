@@ -31,26 +31,14 @@ from safetensors.torch import save
 from torch import nn
 
 from ..data.files import atomic_file, check_disk_space, remove_leftovers, write_json
+from ..video_processing_video_blip_2 import PIXEL_SETTINGS
 from .vision_weights import has_fingerprint, load_vision_model, vision_fingerprint, vision_part
 
 
 INDEX_NAME = "index.json"
 VERSION = 1
-# Left free on the disk, whatever is estimated.
-SPARE_BYTES = 512 << 20
 
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
-# What of the video processor decides the pixels of frames that are stored.
-_PIXEL_SETTINGS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 def extract_vision_features(
@@ -372,7 +360,7 @@ def _frame_paths(clips) -> list[str]:
 
 def _pixel_settings(video_processor, num_frames: int | None) -> dict[str, Any]:
     """What decides the pixels of stored frames, as JSON has it."""
-    settings = {name: getattr(video_processor, name) for name in _PIXEL_SETTINGS}
+    settings = {name: getattr(video_processor, name) for name in PIXEL_SETTINGS}
     settings["size"] = {name: value for name, value in dict(settings["size"]).items() if value is not None}
     settings["resample"] = int(settings["resample"])
     return json.loads(json.dumps({"num_frames": num_frames, **settings}))
@@ -468,8 +456,9 @@ def _check_disk_space(shards: _Shards, todo: Sequence[int], index: Mapping[str, 
     missing = {number for number in range(len(shards)) if not shards.path(number).exists()} | set(todo)
     num_clips = sum(len(shards.rows(number)) for number in missing)
     per_clip = tokens_per_clip * index["hidden_size"] * _DTYPES[index["dtype"]].itemsize
-    needed = num_clips * per_clip + SPARE_BYTES
-    check_disk_space(shards.folder, needed, f"the features of {num_clips} clips, {per_clip / 2**20:.1f} MiB each,")
+    check_disk_space(
+        shards.folder, num_clips * per_clip, f"the features of {num_clips} clips, {per_clip / 2**20:.1f} MiB each,"
+    )
 
 
 def _progress_bar(shards: _Shards, own: Sequence[int], todo: Sequence[int], *, shown: bool):
