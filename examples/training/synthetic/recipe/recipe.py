@@ -1,0 +1,251 @@
+"""What is done, in which order, and with which numbers."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from transformers_eilev import VideoBlip2ForConditionalGeneration, VideoBlip2Processor
+from transformers_eilev.data import EpisodeNames, KnownWords
+from transformers_eilev.data.files import write_json
+from transformers_eilev.training import VisionFeatureStore, extract_vision_features
+
+from .card import make_card
+from .clips import make_clips, open_clips
+from .evaluation import evaluate_shots
+from .export import export_checkpoint
+from .language import train_language_model
+from .learning import assemble_model, load_vision, samples_in_context, samples_without_context, train_narrator
+from .model import build_config
+from .report import write_report
+from .stages import Stage
+from .tokenizer import build_processor
+from .vision import train_vision
+from .worlds import NOVEL_WORLD, QUESTIONS, TRAIN_WORLD, appearance, make_words, novel_rows, split_clips
+
+
+# What each is asked: EILEV also without the examples' clips, with their clips exchanged, and after such contexts as
+# EILEV's training draws; and what words alone would tell.
+CONDITIONS = {
+    "eilev": ("clips", "text_only", "shuffled", "unseen_pair", "majority", "any", "any_shuffled"),
+    "control": ("clips", "text_only"),
+}
+# What each training is called where its checkpoint is handed on.
+METHODS = {"eilev": "eilev-synthetic", "control": "video-blip-synthetic"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything.
+
+    Attributes:
+        train_hours, novel_hours (`float`): of video of the two worlds.
+        vision_steps, language_steps, alignment_steps, narrator_steps (`int`): of the trainings.
+        alignment_batch_size, eilev_batch_size, control_batch_size (`int`): samples. One of the control's is one clip,
+            one of EILEV's 4.6 on average: both see as many clips.
+        shots (`tuple[int, ...]`): narrated clips before the one that is asked about, in training and evaluation.
+        num_queries (`int`): of each evaluation.
+    """
+
+    train_hours: float = 22.0
+    novel_hours: float = 6.0
+    vision_steps: int = 3000
+    language_steps: int = 6000
+    alignment_steps: int = 600
+    narrator_steps: int = 2000
+    alignment_batch_size: int = 64
+    eilev_batch_size: int = 16
+    control_batch_size: int = 72
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8)
+    num_queries: int = 200
+
+    @classmethod
+    def smoke(cls) -> "Recipe":
+        """Everything runs, and nothing is learned."""
+        return cls(
+            train_hours=0.6,
+            novel_hours=0.3,
+            vision_steps=4,
+            language_steps=4,
+            alignment_steps=4,
+            narrator_steps=4,
+            shots=(0, 1, 2),
+            num_queries=4,
+        )
+
+
+class Work:
+    """The stages of the recipe in one folder.
+
+    Args:
+        recipe ([`Recipe`]): how much of everything.
+        output_dir (`Path`): for everything.
+    """
+
+    def __init__(self, recipe: Recipe, output_dir: Path, num_processes: int):
+        self.recipe = recipe
+        self.output_dir = output_dir
+        self.num_processes = num_processes
+        self.words = make_words()
+        self.known = KnownWords(self.words.verb_words, self.words.noun_words)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def make_clips(self, name: str):
+        config = {
+            "train": dataclasses.replace(TRAIN_WORLD, hours=self.recipe.train_hours),
+            "novel": dataclasses.replace(NOVEL_WORLD, hours=self.recipe.novel_hours),
+        }[name]
+        make_clips(self.output_dir / name, config, num_workers=self.num_processes)
+
+    def train_vision(self):
+        processor = build_processor("opt", self.words)
+        torch.manual_seed(0)
+        model = VideoBlip2ForConditionalGeneration(build_config("opt", processor)).to(self.device)
+        clips, novel = self._clips("train"), self._clips("novel")
+        sets = {name: clips.select(rows) for name, rows in split_clips(clips).items() if rows}
+        train_vision(
+            self.output_dir / "vision",
+            model,
+            processor,
+            sets.pop("train"),
+            appearance=appearance(TRAIN_WORLD),
+            evaluation={**sets, "novel": novel.select(novel_rows(novel))},
+            steps=self.recipe.vision_steps,
+        )
+
+    def train_language(self, family: str):
+        processor = build_processor(family, self.words)
+        text_config = build_config(family, processor).text_config
+        folder = self.output_dir / f"language-{family}"
+        train_language_model(folder, text_config, processor, self.words, steps=self.recipe.language_steps)
+
+    def store_features(self, name: str):
+        processor = build_processor("opt", self.words)
+        model = VideoBlip2ForConditionalGeneration(build_config("opt", processor))
+        load_vision(model, self.output_dir / "vision")
+        model.to(self.device)
+        clips = self._clips(name)
+        extract_vision_features(
+            model, processor, clips, self.output_dir / f"features-{name}", dtype=torch.float16, batch_size=32
+        )
+
+    def align(self, family: str):
+        processor = build_processor(family, self.words)
+        clips, features = self._train_clips()
+        train_narrator(
+            self.output_dir / f"aligned-{family}",
+            assemble_model(family, processor, self.output_dir / "vision", self.output_dir / f"language-{family}"),
+            processor,
+            samples_without_context(clips, features, seed=0),
+            steps=self.recipe.alignment_steps,
+            batch_size=self.recipe.alignment_batch_size,
+        )
+
+    def train_narrator(self, method: str, family: str, seed: int):
+        aligned = self.output_dir / f"aligned-{family}"
+        model = VideoBlip2ForConditionalGeneration.from_pretrained(aligned)
+        processor = VideoBlip2Processor.from_pretrained(aligned)
+        clips, features = self._train_clips()
+        if method == "eilev":
+            samples = samples_in_context(
+                clips, features, self.words, known=self.known, shots=self.recipe.shots, seed=seed
+            )
+            batch_size = self.recipe.eilev_batch_size
+        else:
+            samples = samples_without_context(clips, features, seed=seed)
+            batch_size = self.recipe.control_batch_size
+        train_narrator(
+            self.output_dir / f"{method}-{family}-{seed}",
+            model,
+            processor,
+            samples,
+            steps=self.recipe.narrator_steps,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    def evaluate(self, method: str, family: str, seed: int):
+        """On what training never showed: pairs of known verbs and nouns, and nouns and verbs of another world."""
+        folder = self.output_dir / f"{method}-{family}-{seed}"
+        clips, novel = (self._clips(name).remove_columns("frames") for name in ("train", "novel"))
+        rows = split_clips(clips)
+        rename = EpisodeNames(self.words.spare_verb_words, self.words.spare_noun_words, share=1.0, find=self.known)
+        model = VideoBlip2ForConditionalGeneration.from_pretrained(folder).to(self.device)
+        processor = VideoBlip2Processor.from_pretrained(folder)
+        records = []
+        for name, (queries, contexts) in {
+            "pairs": (clips.select(rows["pairs"]), clips.select(rows["train"])),
+            "novel": (novel.select(novel_rows(novel)), None),
+        }.items():
+            features = VisionFeatureStore(self.output_dir / f"features-{'train' if name == 'pairs' else 'novel'}")
+            for words, renamed in (("own", None), ("new", rename)):
+                labels = {"method": method, "family": family, "seed": seed, "set": name, "words": words}
+                records += evaluate_shots(
+                    model,
+                    processor,
+                    queries,
+                    contexts,
+                    shots=self.recipe.shots,
+                    conditions=CONDITIONS[method],
+                    num_queries=self.recipe.num_queries,
+                    rename=renamed,
+                    vision_features=features,
+                    questions=QUESTIONS,
+                    predictions_path=folder / "predictions" / f"{name}-{words}.jsonl",
+                    labels=labels,
+                )
+        write_json(folder / "records.json", records)
+
+    def report(self, evaluations: Sequence[str]):
+        """A table, a plot and all numbers, of the evaluations so named."""
+        folders = [self.output_dir / name.removeprefix("evaluation-") for name in evaluations]
+        records = [json.loads((folder / "records.json").read_text(encoding="utf-8")) for folder in folders]
+        write_report([record for part in records for record in part], self.output_dir / "report")
+
+    def export(self, family: str, seed: int, target: Path) -> list[Path]:
+        """Writes the checkpoints of a seed as the package carries them, each in a folder of its name."""
+        summary = json.loads((self.output_dir / "report" / "report.json").read_text(encoding="utf-8"))["summary"]
+        folders = []
+        for method, name in METHODS.items():
+            folders.append(target / f"{name}-{family}")
+            card = make_card(method, family, seed, summary)
+            export_checkpoint(self.output_dir / f"{method}-{family}-{seed}", folders[-1], card)
+        return folders
+
+    def _train_clips(self):
+        clips = self._clips("train").remove_columns("frames")
+        return clips.select(split_clips(clips)["train"]), VisionFeatureStore(self.output_dir / "features-train")
+
+    def _clips(self, name: str):
+        return open_clips(self.output_dir / name)
+
+
+def make_stages(work: Work, families: Sequence[str], seeds: Sequence[int]) -> list[Stage]:
+    """All that is to be done, each stage after those whose results it needs."""
+    stages = [
+        Stage("clips-novel", partial(work.make_clips, "novel"), alone=True),
+        Stage("clips-train", partial(work.make_clips, "train"), alone=True),
+        Stage("vision", work.train_vision, ("clips-train", "clips-novel")),
+        *(Stage(f"language-{family}", partial(work.train_language, family)) for family in families),
+        Stage("features-train", partial(work.store_features, "train"), ("vision",)),
+        Stage("features-novel", partial(work.store_features, "novel"), ("vision",)),
+    ]
+    for family in families:
+        stages.append(
+            Stage(f"aligned-{family}", partial(work.align, family), ("features-train", f"language-{family}"))
+        )
+    trained = []
+    for seed in seeds:
+        for family in families:
+            for method in METHODS:
+                name = f"{method}-{family}-{seed}"
+                stages.append(Stage(name, partial(work.train_narrator, method, family, seed), (f"aligned-{family}",)))
+                trained.append(f"evaluation-{name}")
+                evaluate = partial(work.evaluate, method, family, seed)
+                stages.append(Stage(trained[-1], evaluate, (name, "features-novel")))
+    stages.append(Stage("report", partial(work.report, trained), tuple(trained)))
+    return stages

@@ -1,0 +1,124 @@
+"""The rendered worlds that are learned from and tested on, their words, and which clips are for what."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from transformers_eilev.data import SyntheticConfig
+from transformers_eilev.data.narrations import PROMPTS, VIDEO_BLIP_PROMPT
+from transformers_eilev.data.synthetic import ORDER_FREE_VERBS
+from transformers_eilev.data.synthetic.world import NOUNS, World
+
+
+# Two words for each action are all there is to say, and one look for each noun all there is to know: a small model
+# learns that in minutes. Actions last longer than the 8 seconds of a clip, and the camera is near: nearly each
+# frame shows what is done.
+TRAIN_WORLD = SyntheticConfig(
+    hours=22.0,
+    seed=0,
+    image_size=80,
+    fps=2,
+    video_sec=300.0,
+    action_sec=11.0,
+    verbs=ORDER_FREE_VERBS,
+    made_up_verbs=4,
+    made_up_nouns=120,
+    looks_per_noun=1,
+    verb_skew=0.3,
+    noun_skew=0.5,
+    rare_pairs=0,
+    synonyms=0.0,
+    colour_share=0.0,
+    hand_share=0.0,
+    place_share=0.0,
+    habit_share=0.0,
+    quirk_share=0.0,
+    unlabelled_share=0.0,
+    missing_share=0.0,
+    redacted_share=0.0,
+    num_distractors=(0, 2),
+    zoom=1.6,
+)
+# Nothing that is made up here was ever rendered there. Few nouns, so that each pair has clips enough for a context.
+NOVEL_WORLD = dataclasses.replace(
+    TRAIN_WORLD, hours=6.0, seed=1, made_up_verbs=4, made_up_nouns=16, verb_skew=0.0, noun_skew=0.0
+)
+# Where the words come from that name nothing.
+_SPARE_WORLD = dataclasses.replace(TRAIN_WORLD, seed=2, made_up_verbs=80, made_up_nouns=80)
+
+QUESTIONS = (*PROMPTS, VIDEO_BLIP_PROMPT)
+
+# One pair of a verb and a noun in so many, and one video in so many, are not trained on.
+_HELD_OUT_PAIRS, _HELD_OUT_VIDEOS = 8, 10
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of the worlds, each in one list alone.
+
+    Attributes:
+        verb_words, noun_words (`tuple[str, ...]`): by which anything is called in either world, or could be: "picks
+            up", "cup".
+        spare_verb_words, spare_noun_words (`tuple[str, ...]`): which nothing is called by, to give to actions for the
+            length of one prompt.
+    """
+
+    verb_words: tuple[str, ...]
+    noun_words: tuple[str, ...]
+    spare_verb_words: tuple[str, ...]
+    spare_noun_words: tuple[str, ...]
+
+
+def make_words() -> Words:
+    """All words of the worlds."""
+    everything = dataclasses.replace(TRAIN_WORLD, verbs=None)
+    worlds = [World(everything), World(NOVEL_WORLD)]
+    taken = {}
+    verbs = [third for world in worlds for verb in world.verbs for third, _ in verb.words]
+    nouns = [word for world in worlds for noun in world.nouns for word in noun.words]
+    spare = World(_SPARE_WORLD)
+    lists = [
+        verbs,
+        nouns,
+        [third for verb in spare.verbs for third, _ in verb.words],
+        [word for noun in spare.nouns for word in noun.words],
+    ]
+    own = [[taken.setdefault(word, word) for word in words if word not in taken] for words in lists]
+    return Words(*map(tuple, own))
+
+
+def split_clips(clips) -> dict[str, list[int]]:
+    """
+    Rows of the clips of `TRAIN_WORLD`, by what they are for.
+
+    Args:
+        clips (`datasets.Dataset`): a clip store's.
+
+    Returns:
+        `dict`: "train"; "val", of other videos; "pairs", whose verbs and nouns are trained on, but never together.
+    """
+    verbs, nouns = sorted(set(clips["structured_verb"])), sorted(set(clips["structured_noun"]))
+    verb = np.array([verbs.index(name) for name in clips["structured_verb"]])
+    noun = np.array([nouns.index(name) for name in clips["structured_noun"]])
+    videos = sorted(set(clips["video_uid"]))
+    video = np.array([videos.index(uid) for uid in clips["video_uid"]])
+    is_pair = (7 * verb + 13 * noun) % _HELD_OUT_PAIRS == 0
+    is_val = (video % _HELD_OUT_VIDEOS == _HELD_OUT_VIDEOS - 1) & ~is_pair
+    masks = {"train": ~is_pair & ~is_val, "val": is_val, "pairs": is_pair}
+    return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
+
+
+def novel_rows(clips) -> list[int]:
+    """Rows of the clips of `NOVEL_WORLD` whose noun is in no other."""
+    known = {noun.structured for noun in NOUNS}
+    return [row for row, noun in enumerate(clips["structured_noun"]) if noun not in known]
+
+
+def appearance(config: SyntheticConfig) -> dict[str, tuple[str, str, str]]:
+    """Of each `structured_noun` of a world with one look for each, its two colours and its pattern."""
+    world = World(config)
+    return {
+        noun.structured: (looks[0].colour, looks[0].second, looks[0].pattern)
+        for noun, looks in zip(world.nouns, world.looks)
+    }

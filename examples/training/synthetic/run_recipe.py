@@ -1,0 +1,52 @@
+"""
+From nothing to a small model that has learned to learn in context, and the proof: one command, on two CPU cores.
+
+    python examples/training/synthetic/run_recipe.py OUTPUT_DIR
+
+README.md beside this file says what happens. A call that was stopped goes on where it stood.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+
+# Before torch: each stage has a core of its own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from recipe.recipe import Recipe, Work, make_stages  # noqa: E402
+from recipe.stages import run_stage, run_stages, seconds_of  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output_dir", type=Path, help="for everything; a few GB")
+    parser.add_argument("--families", nargs="+", default=["opt"], choices=["opt", "t5"], help="language models")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings")
+    parser.add_argument("--num_processes", type=int, default=2, help="at a time, one core each")
+    parser.add_argument("--smoke", action="store_true", help="a minute's worth of everything, which learns nothing")
+    parser.add_argument("--export", type=Path, help="where to write the checkpoints of the first seed, in float16")
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+
+    recipe = Recipe.smoke() if arguments.smoke else Recipe()
+    settings = dataclasses.asdict(recipe)
+    work = Work(recipe, arguments.output_dir, arguments.num_processes)
+    stages = make_stages(work, arguments.families, arguments.seeds)
+    if arguments.stage:
+        return run_stage(stages, arguments.stage, arguments.output_dir, settings)
+    command = [*sys.argv, "--stage"]
+    run_stages(stages, arguments.output_dir, settings, command, num_processes=arguments.num_processes)
+    print((arguments.output_dir / "report" / "report.md").read_text(encoding="utf-8"))
+    seconds = sum(seconds_of(arguments.output_dir).values())
+    print(f"All stages together: {seconds / 60:.0f} minutes of one process")
+    if arguments.export:
+        for family in arguments.families:
+            for folder in work.export(family, arguments.seeds[0], arguments.export):
+                print(folder)
+
+
+if __name__ == "__main__":
+    main()
