@@ -2,10 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# What `make narrate` narrates after one narrated clip, and with what.
-CLIP ?= examples/narration/hits_a_cup.mp4
+# What `make narrate` narrates, and with what: something known alone, and something new after two narrated clips. The
+# name of such a clip is its narration. Or a clip of your own, both ways.
+KNOWN := examples/narration/wipes_the_carrot.mp4
+FIRST := examples/narration/wams_the_carrot.mp4
+SECOND := examples/narration/washes_the_pob.mp4
+NEW := examples/narration/wams_the_pob.mp4
+CLIP ?=
+CHECKPOINT ?= eilev-synthetic-opt
 QUESTION := Question: What is the camera wearer doing? Answer:
-CHECKPOINT ?= tests/fixtures/golden/t5/checkpoint
+narration_of = The camera wearer $(subst _, ,$(basename $(notdir $(1)))).
+narrate = $(BIN)/transformers-eilev narrate --model "$(CHECKPOINT)"
+demonstration = $(1) "$(QUESTION) $(call narration_of,$(1))"
 
 .PHONY: install narrate test style quality check bench clean
 
@@ -18,10 +26,12 @@ install: .venv/installed
 	touch $@
 
 narrate: install
-	@echo "The weights of $(CHECKPOINT) are random, so its words mean nothing:"
-	$(BIN)/transformers-eilev narrate \
-		examples/narration/turns_a_mallet.mp4 "$(QUESTION) The camera wearer turns the mallet." \
-		$(CLIP) "$(QUESTION)" --model $(CHECKPOINT)
+	@mkdir -p build
+	@echo "Alone$(if $(CLIP),,; it shows: $(call narration_of,$(KNOWN)))"
+	$(narrate) "$(or $(CLIP),$(KNOWN))" "$(QUESTION)" --frames build/alone.png
+	@echo "After two narrated clips$(if $(CLIP),,; it shows what only these two name: $(call narration_of,$(NEW)))"
+	$(narrate) $(call demonstration,$(FIRST)) $(call demonstration,$(SECOND)) \
+		"$(or $(CLIP),$(NEW))" "$(QUESTION)" --frames build/in_context.png
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests

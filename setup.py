@@ -36,6 +36,7 @@ setup(
     url="https://github.com/yukw777/EILEV",
     package_dir={"": "src"},
     packages=find_packages("src"),
+    package_data={"transformers_eilev": ["embedded/*/*"]},
     python_requires=">=3.11",
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

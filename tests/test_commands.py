@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from transformers_eilev.commands import app
@@ -104,6 +107,43 @@ def test_narrate_says_what_is_wrong(golden, tmp_path):
     assert result.exit_code == 1 and "Error:" in result.output and "text.mp4" in result.output
     result = run(tmp_path / "text.mp4", "--model", golden.checkpoint, "--num-frames", 4, "--fps", 2)
     assert result.exit_code == 1 and "fps" in result.output and "Traceback" not in result.output
+
+
+def test_narrate_shows_what_the_model_saw(golden_t5, clip, videos_path, tmp_path):
+    other = str(videos_path / "good_cfr_bframes.mp4")
+    options = ["--model", golden_t5.checkpoint, "--max-new-tokens", 3, "--num-frames", 3, "--dtype", "bfloat16"]
+    path = tmp_path / "frames.png"
+    result = run(other, "What? One.", clip, "What?", *options, "--frames", path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == run(other, "What? One.", clip, "What?", *options).stdout
+    assert str(path) in result.stderr.replace("\n", "")
+    processor = golden_t5.interleaved.video_processor
+    frames = processor([other, clip], num_frames=3, do_rescale=False, do_normalize=False)["pixel_values"]
+    image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    scale = 3  # 56 pixels are few
+    rows = []
+    for clip_frames in frames:
+        pieces = clip_frames.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        height, width = pieces.shape[2:]
+        # Each line of the picture in which all the frames lie, from left to right.
+        places = [
+            top
+            for top in range(image.shape[1] - height)
+            if all(
+                torch.equal(image[:, top : top + height, left : left + width], piece)
+                for left, piece in zip(range(12, image.shape[2], width + 4), pieces)
+            )
+        ]
+        assert len(places) == 1
+        rows += places
+    assert rows[0] < rows[1], "in the order of the prompt"
+
+
+@pytest.mark.parametrize("name, message", [("frames.xyz", "picture"), ("frames", "picture"), ("no/frames.png", "no")])
+def test_narrate_sees_first_whether_it_can_draw(name, message, clip, tmp_path):
+    result = run(clip, "--model", "no/such-model", "--frames", tmp_path / name)
+    assert result.exit_code == 1 and message in result.output and "--frames" in result.output
+    assert "such-model" not in result.output and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("script, family", [("run_eilev_narration.py", "t5"), ("run_video_blip_narration.py", "opt")])

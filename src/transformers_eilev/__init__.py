@@ -29,6 +29,8 @@ _MODULE_OF = {
     "VideoInfo": "video_reading",
     "VideoReadError": "video_reading",
     "VideoReadWarning": "video_reading",
+    "embedded_checkpoint": "embedded_checkpoints",
+    "embedded_checkpoint_names": "embedded_checkpoints",
     "frames_to_tensor": "video_reading",
     "iter_clips": "video_reading",
     "probe_video": "video_reading",

@@ -4,10 +4,14 @@ import warnings
 
 import torch
 from transformers import Pipeline
+from transformers.utils import logging
 
+from .notices import notice_of
 from .processing_video_blip_2 import DEFAULT_PROMPT, VIDEO_TOKEN
 from .video_processing_video_blip_2 import is_clip
 
+
+logger = logging.get_logger(__name__)
 
 _CLIP_SETTINGS = ("num_frames", "fps", "start", "end")
 
@@ -49,6 +53,8 @@ class VideoNarrationPipeline(Pipeline):
                     f"Model and processor don't belong together: `{name}` is {of_model} in the model's config, "
                     f"{of_processor} in the processor"
                 )
+        if notice := notice_of(self.model.config):
+            logger.warning(notice)
 
     def __call__(self, videos, **kwargs):
         """

@@ -88,6 +88,8 @@ def main():
     parser.add_argument("--known", type=int, default=0, help="which of the known actions that there are")
     parser.add_argument("--number", type=int, default=0, help="which of the examples of new ones that there are")
     args = parser.parse_args()
+    if min(args.number, args.known) < 0:
+        parser.error(f"--number and --known must not be negative, got {args.number} and {args.known}")
     known_world, world = make_worlds(args.image_size, args.fps)
     example = next(itertools.islice(find_examples(world), args.number, None), None)
     if example is None:

@@ -9,12 +9,14 @@ README.md beside this file says what happens. A call that was stopped goes on wh
 import argparse
 import dataclasses
 import os
+import signal
 import sys
 from pathlib import Path
 
 
-# Before torch: each stage has a core of its own.
+# Before torch: each stage has a core of its own, and one GPU if there are any.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
 from recipe.recipe import Recipe, Work, make_stages  # noqa: E402
 from recipe.stages import run_stage, run_stages, seconds_of  # noqa: E402
@@ -30,21 +32,26 @@ def main():
     parser.add_argument("--export", type=Path, help="where to write the checkpoints of the first seed, in float16")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.num_processes < 1:
+        parser.error(f"--num_processes must be at least 1, got {arguments.num_processes}")
+    families, seeds = (list(dict.fromkeys(values)) for values in (arguments.families, arguments.seeds))
+    # So that the stages end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     recipe = Recipe.smoke() if arguments.smoke else Recipe()
     settings = dataclasses.asdict(recipe)
     work = Work(recipe, arguments.output_dir, arguments.num_processes)
-    stages = make_stages(work, arguments.families, arguments.seeds)
+    stages = make_stages(work, families, seeds)
     if arguments.stage:
         return run_stage(stages, arguments.stage, arguments.output_dir, settings)
     command = [*sys.argv, "--stage"]
     run_stages(stages, arguments.output_dir, settings, command, num_processes=arguments.num_processes)
     print((arguments.output_dir / "report" / "report.md").read_text(encoding="utf-8"))
-    seconds = sum(seconds_of(arguments.output_dir).values())
-    print(f"All stages together: {seconds / 60:.0f} minutes of one process")
+    seconds = seconds_of(arguments.output_dir)
+    print(f"The stages took {sum(seconds[stage.name] for stage in stages) / 60:.0f} minutes, added up")
     if arguments.export:
-        for family in arguments.families:
-            for folder in work.export(family, arguments.seeds[0], arguments.export):
+        for family in families:
+            for folder in work.export(family, seeds[0], arguments.export):
                 print(folder)
 
 

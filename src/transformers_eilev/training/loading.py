@@ -4,6 +4,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ..adapters import base_of_adapter
+from ..embedded_checkpoints import find_checkpoint
 from ..legacy_checkpoints import LegacyCheckpoint
 from ..modeling_video_blip_2 import VideoBlip2ForConditionalGeneration
 from ..processing_video_blip_2 import VideoBlip2Processor
@@ -31,7 +32,7 @@ def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str, i
             and shall be trained.
         OSError: if there is no such checkpoint.
     """
-    name = arguments.model_name_or_path
+    name = find_checkpoint(arguments.model_name_or_path)
     revision = {} if arguments.model_revision is None else {"revision": arguments.model_revision}
     if is_trained and base_of_adapter(name) is not None:
         raise ValueError(
@@ -50,6 +51,8 @@ def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str, i
             load_in_8bit=arguments.load_in_8bit, load_in_4bit=arguments.load_in_4bit
         )
     model = VideoBlip2ForConditionalGeneration.from_pretrained(name, **options)
+    if is_trained and hasattr(model.config, "notice"):
+        del model.config.notice  # it was said of what the model learned before
     _agree(model, processor, arguments.num_subsample_frames)
     frozen_dtype = None if arguments.frozen_dtype is None else getattr(torch, arguments.frozen_dtype)
     freeze(model, frozen_dtype=frozen_dtype, frozen_dropout=arguments.frozen_dropout)

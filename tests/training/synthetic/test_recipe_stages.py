@@ -96,6 +96,17 @@ def test_no_process_is_left_behind(tmp_path, script, monkeypatch):
     assert _events(tmp_path) == ["begins long"]
 
 
+def test_what_comes_after_something_new_is_done_again(tmp_path, script):
+    run_stages(_stages(["first"], ["report", ("first",)]), tmp_path, SETTINGS, script)
+    run_stages(_stages(["first"], ["second"], ["report", ("first", "second")]), tmp_path, SETTINGS, script)
+    assert [event for event in _events(tmp_path) if event.startswith("ends")] == [
+        "ends first",
+        "ends report",
+        "ends second",
+        "ends report",
+    ]
+
+
 def test_other_settings_in_the_same_folder_are_refused_by_name(tmp_path):
     run_stage(_stages(["one"]), "one", tmp_path, SETTINGS)
     assert json.loads((tmp_path / "done" / "one.json").read_text())["settings"] == {"steps": 3, "shots": [0, 1]}

@@ -3,14 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transformers_eilev.data.synthetic.world import World
+
+from .learning import SHARE_RENAMED
 from .report import make_table
+from .worlds import TRAIN_WORLD
 
 
 _NAMES = {"eilev": "EILEV", "control": "VideoBLIP"}
 _FAMILIES = {"opt": "OPT", "t5": "T5"}
 _TRAINING = {
     "eilev": "in context, as EILEV: 0 to 8 narrated clips before the one that is asked about, which share its verb or "
-    "its noun; in {renamed:.0%} of the samples verbs and nouns have words of that sample alone",
+    "its noun; in {renamed:.0%} of those with a context verbs and nouns have words of that sample alone",
     "control": "without context, as VideoBLIP, on as many clips",
 }
 _USES = {
@@ -31,8 +35,6 @@ def make_card(method: str, family: str, seed: int, summary: Sequence[Mapping[str
     Returns:
         `str`: Markdown, with the metadata that the Hub reads.
     """
-    from .learning import SHARE_RENAMED
-
     entries = [entry for entry in summary if entry["family"] == family and entry["method"] in (method, "none")]
     tables = []
     for set_name, words in dict.fromkeys((entry["set"], entry["words"]) for entry in entries):
@@ -69,13 +71,15 @@ objects, and knows a few hundred words; whatever it says of a real video means n
 ## Narrations right to the letter
 
 Shares of greedy narrations that equal the annotation, by number of narrated clips before; mean over seeds ± standard
-deviation. In each context one other verb and one other noun come as often as the ones that are asked for, so that
-words alone don't tell the answer.
+deviation; of the float32 weights, before they were rounded. With 2 and more clips, one other verb and one other noun
+come as often in a context as the ones that are asked for, so that words alone don't tell the answer ("EILEV's
+contexts" aside, where they do). Words that mean something in one context alone were given in training too, each time
+to something else; what a context does not name keeps its own.
 
 {tables}"""
 
 
-_NUM_VERBS = 18
+_NUM_VERBS = len(World(TRAIN_WORLD).verbs)
 _SETS = {
     ("pairs", "own"): "Known verbs and nouns that were never trained on together",
     ("pairs", "new"): "The same, with words that mean something in this context alone",

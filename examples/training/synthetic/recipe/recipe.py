@@ -30,7 +30,7 @@ from .worlds import NOVEL_WORLD, QUESTIONS, TRAIN_WORLD, appearance, make_words,
 
 # What each is asked: EILEV also without the examples' clips, with their clips exchanged, and after such contexts as
 # EILEV's training draws; and what words alone would tell.
-CONDITIONS = {
+ASKED = {
     "eilev": ("clips", "text_only", "shuffled", "unseen_pair", "majority", "any", "any_shuffled"),
     "control": ("clips", "text_only"),
 }
@@ -51,8 +51,8 @@ class Recipe:
         num_queries (`int`): of each evaluation.
     """
 
-    train_hours: float = 22.0
-    novel_hours: float = 6.0
+    train_hours: float = TRAIN_WORLD.hours
+    novel_hours: float = NOVEL_WORLD.hours
     vision_steps: int = 3000
     language_steps: int = 6000
     alignment_steps: int = 600
@@ -190,7 +190,7 @@ class Work:
                     queries,
                     contexts,
                     shots=self.recipe.shots,
-                    conditions=CONDITIONS[method],
+                    conditions=ASKED[method],
                     num_queries=self.recipe.num_queries,
                     rename=renamed,
                     vision_features=features,
@@ -247,5 +247,5 @@ def make_stages(work: Work, families: Sequence[str], seeds: Sequence[int]) -> li
                 trained.append(f"evaluation-{name}")
                 evaluate = partial(work.evaluate, method, family, seed)
                 stages.append(Stage(trained[-1], evaluate, (name, "features-novel")))
-    stages.append(Stage("report", partial(work.report, trained), tuple(trained)))
+    stages.append(Stage("report", partial(work.report, trained), tuple(trained), always=True))
     return stages

@@ -1,6 +1,5 @@
 """Records of `evaluation.evaluate_shots`, of several models and seeds, as tables, as JSON and as pictures."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -26,7 +25,7 @@ SET_NAMES = {
     "pairs": "verbs and nouns that were never trained on together",
     "novel": "nouns, and some verbs, that were never trained on",
 }
-WORDS_NAMES = {"own": "called as they are", "new": "called anew in each context"}
+WORDS_NAMES = {"own": "called as they are", "new": "called anew in each context, as far as it names them"}
 CONDITION_NAMES = {
     "clips": "clips and narrations",
     "text_only": "narrations without their clips",
@@ -278,9 +277,4 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a `report.json`."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))["records"]
-
-
-__all__ = ["METRICS", "draw_lines", "make_table", "read_records", "summarize", "write_report"]
+__all__ = ["METRICS", "draw_lines", "make_table", "summarize", "write_report"]

@@ -21,12 +21,14 @@ class Stage:
         run (`Callable[[], None]`): does it, and goes on where it was stopped.
         after (`tuple[str, ...]`): stages whose results it needs.
         alone (`bool`): it uses all processors by itself.
+        always (`bool`): it is quick, and depends on which other stages there are: each call does it again.
     """
 
     name: str
     run: Callable[[], None]
     after: tuple[str, ...] = ()
     alone: bool = False
+    always: bool = False
 
 
 class StageError(RuntimeError):
@@ -60,7 +62,10 @@ def run_stages(
         ValueError: if what is done was done with other settings, by their names.
         StageError: if a stage fails; those that run beside it are stopped.
     """
-    done = {stage.name for stage in stages if _is_done(output_dir, stage.name, settings)}
+    done = set()
+    for stage in stages:  # what comes after something that is not done is to be done again
+        if _is_done(output_dir, stage.name, settings) and not stage.always and set(stage.after) <= done:
+            done.add(stage.name)
     waiting = [stage for stage in stages if stage.name not in done]
     running: dict[Stage, tuple[subprocess.Popen, float]] = {}
     print(f"{len(done)} of {len(stages)} stages are done", flush=True)
