@@ -261,7 +261,7 @@ class _Run:
         self.identity = self._identity()
 
     def _identity(self) -> str:
-        """Of all that the outcome depends on: a state is gone on with if this is the same."""
+        """Of arguments, clips and first weights: a state is gone on with if they are the same, whatever the code."""
         digest = hashlib.sha256(json.dumps([asdict(self.plan), self.classes.names]).encode())
         for array in (self.clips.frames, self.labels.numpy()):
             digest.update(np.ascontiguousarray(array))
