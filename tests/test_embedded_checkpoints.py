@@ -264,9 +264,8 @@ def test_make_narrate_says_what_is_true():
 
 
 def test_the_pipeline_takes_words_that_only_the_context_gives():
-    first, second, query = [
-        ROOT / clip for clip in re.findall(r"examples/narration/\w+\.mp4", make_narrate().splitlines()[-1])
-    ]
+    *_, command = [line for line in make_narrate().splitlines() if "transformers-eilev" in line]
+    first, second, query = [ROOT / clip for clip in re.findall(r"examples/narration/\w+\.mp4", command)]
     demonstrations = [(first, "The camera wearer keteks the bok."), (second, "The camera wearer paps the vireg.")]
     narrate = pipeline("video-narration", model=embedded_checkpoint(NAME))
     assert narrate(query, demonstrations=demonstrations) == [{"generated_text": "The camera wearer keteks the vireg."}]

@@ -44,7 +44,7 @@ def main():
     stages = make_stages(work, families, seeds)
     if arguments.stage:
         return run_stage(stages, arguments.stage, arguments.output_dir, settings)
-    command = [*sys.argv, "--stage"]
+    command = [__file__, *sys.argv[1:], "--stage"]
     run_stages(stages, arguments.output_dir, settings, command, num_processes=arguments.num_processes)
     print((arguments.output_dir / "report" / "report.md").read_text(encoding="utf-8"))
     seconds = seconds_of(arguments.output_dir)
