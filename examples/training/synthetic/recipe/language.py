@@ -10,7 +10,6 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,10 @@ from tqdm.auto import tqdm
 from transformers import OPTForCausalLM, PretrainedConfig, PreTrainedModel, T5ForConditionalGeneration
 
 from transformers_eilev import VideoBlip2Processor
-from transformers_eilev.data.files import atomic_file, write_json
+from transformers_eilev.data.files import write_json
 
 from .episodes import BIND, CONTRADICTED, COPY, EASY_SHARE, Difficulty, Episodes, EpisodeText, draw_episodes
+from .training_state import TrainingState
 from .worlds import Words
 
 
@@ -209,9 +209,15 @@ class _Training:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
-        self.step, self.log = 0, []
+        self.step = 0
         settings = [asdict(plan), text_config.to_dict(), text.describe()]
-        self.identity = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        self.state = TrainingState(
+            folder / STATE_FILE,
+            folder / LOG_FILE,
+            {"model": self.model, "optimizer": self.optimizer},
+            identity=hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
+            made_of="words or model",
+        )
 
     def run(self, progress: bool) -> None:
         self.model.train()
@@ -226,7 +232,7 @@ class _Training:
                     bar.update()
                 loss = round(torch.stack(losses).mean().item(), 4)
                 accuracy = measure_accuracy(self.model, self.text)
-                self._save({"step": self.step, "loss": loss, "accuracy": accuracy})
+                self.state.save({"step": self.step, "loss": loss, "accuracy": accuracy})
                 bar.set_postfix(loss=loss, bind_4=accuracy["bind 4"])
 
     def _learn(self, episodes: Episodes) -> torch.Tensor:
@@ -241,51 +247,18 @@ class _Training:
 
     # -------------------------------------------------------------------------------------------------------- files
 
-    def _save(self, entry: dict[str, Any]) -> None:
-        self.log.append(entry)
-        state = {
-            "identity": self.identity,
-            "step": self.step,
-            "log": self.log,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with atomic_file(self.folder / STATE_FILE) as file:
-            torch.save(state, file)
-        self._write_log()
-
-    def _write_log(self) -> None:
-        with atomic_file(self.folder / LOG_FILE) as file:
-            file.write("".join(json.dumps(entry) + "\n" for entry in self.log).encode())
-
     def resume(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / STATE_FILE
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        self._check_identity(state["identity"], path)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.log = state["step"], state["log"]
-        self._write_log()
+        self.step = self.state.resume()
 
     def finish(self) -> None:
         self.model.eval().save_pretrained(self.folder)
-        write_json(self.folder / DONE_FILE, {"identity": self.identity})
-        # It has served: the weights and two moments of each.
-        (self.folder / STATE_FILE).unlink(missing_ok=True)
+        write_json(self.folder / DONE_FILE, {"identity": self.state.identity})
+        self.state.remove()
 
     def load_done(self) -> bool:
         path = self.folder / DONE_FILE
         if not path.exists():
             return False
-        self._check_identity(json.loads(path.read_text(encoding="utf-8"))["identity"], path)
+        self.state.check(json.loads(path.read_text(encoding="utf-8"))["identity"], path)
         self.model = type(self.model).from_pretrained(self.folder)
         return True
-
-    def _check_identity(self, identity: str, path: Path) -> None:
-        if identity != self.identity:
-            raise ValueError(
-                f"{path} is of a training with other settings, words or model: give them again, or another output_dir"
-            )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from transformers_eilev.video_reading import sample_indices
 
 from .labelled_clips import Classes, LabelledClips, decode_clips
 from .muon import Muon
+from .training_state import TrainingState
 
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def train_vision(
             losses = run.train_until(min(run.step + save_every, steps), bar)
             results = run.evaluate(sets, 200)
             bar.set_postfix_str(", ".join(f"{name} {x['verb']:.2f} {x['noun']:.2f}" for name, x in results.items()))
-            run.save({"step": run.step, "losses": losses, **results})
+            run.state.save({"step": run.step, "losses": losses, **results})
     run.finish(run.evaluate(sets))
     return run.results
 
@@ -257,8 +258,14 @@ class _Run:
         ]
         looks = len(self.classes.names) - 2
         self.weights = torch.tensor([1.0, 1.0, *[APPEARANCE_WEIGHT / max(looks, 1)] * looks], device=self.device)
-        self.step, self.log, self.results = 0, [], None
-        self.identity = self._identity()
+        self.step, self.results = 0, None
+        self.state = TrainingState(
+            folder / STATE_FILE,
+            folder / LOG_FILE,
+            {"classifier": self.classifier, "others": self.optimizers[0], "matrices": self.optimizers[1]},
+            identity=self._identity(),
+            made_of="clips or model",
+        )
 
     def _identity(self) -> str:
         """Of arguments, clips and first weights: a state is gone on with if they are the same, whatever the code."""
@@ -363,45 +370,17 @@ class _Run:
 
     # -------------------------------------------------------------------------------------------------------- files
 
-    def save(self, entry: dict[str, Any]) -> None:
-        self.log.append(entry)
-        state = {
-            "identity": self.identity,
-            "step": self.step,
-            "log": self.log,
-            "classifier": self.classifier.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-        with atomic_file(self.folder / STATE_FILE) as file:
-            torch.save(state, file)
-        self._write_log()
-
-    def _write_log(self) -> None:
-        with atomic_file(self.folder / LOG_FILE) as file:
-            file.write("".join(json.dumps(entry) + "\n" for entry in self.log).encode())
-
     def resume(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / STATE_FILE
-        if not path.exists():
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self._check_identity(state["identity"], path)
-        self.classifier.load_state_dict(state["classifier"])
-        for optimizer, its_state in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(its_state)
-        self.step, self.log = state["step"], state["log"]
-        self._write_log()
+        self.step = self.state.resume(self.device)
 
     def finish(self, results: dict[str, dict[str, float]]) -> None:
         self.results = results
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.classifier.weights().items()}
         # One entry: the order of several is another each time.
-        metadata = {"training": json.dumps({"identity": self.identity, "results": results})}
+        metadata = {"training": json.dumps({"identity": self.state.identity, "results": results})}
         with atomic_file(self.folder / WEIGHTS_FILE) as file:
             file.write(save(weights, metadata))
-        # It has served: weights, heads and two moments of each.
-        (self.folder / STATE_FILE).unlink(missing_ok=True)
+        self.state.remove()
 
     def load_done(self) -> bool:
         path = self.folder / WEIGHTS_FILE
@@ -409,16 +388,10 @@ class _Run:
             return False
         with safe_open(path, "pt") as file:
             training = json.loads((file.metadata() or {}).get("training", "{}"))
-        self._check_identity(training.get("identity"), path)
+        self.state.check(training.get("identity"), path)
         self.classifier.load_state_dict(load_file(path, device=str(self.device)), strict=False)
         self.results = training["results"]
         return True
-
-    def _check_identity(self, identity: str | None, path: Path) -> None:
-        if identity != self.identity:
-            raise ValueError(
-                f"{path} is of a training with other settings, clips or model: give them again, or another output_dir"
-            )
 
 
 def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
