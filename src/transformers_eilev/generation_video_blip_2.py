@@ -4,6 +4,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, RepetitionPenaltyLogitsProcessor
 
 from .legacy_checkpoints import read_legacy_checkpoint
+from .shared_prefix import SharedPrefixCache
 
 
 class VideoBlip2GenerationMixin(GenerationMixin):
@@ -60,11 +61,13 @@ class VideoBlip2GenerationMixin(GenerationMixin):
         """
         repeated = {}
         if expand_size > 1:
+            cache = model_kwargs.get("past_key_values")
+            if isinstance(cache, SharedPrefixCache):
+                cache.batch_repeat_interleave(expand_size)  # what is each row's own; the prefix they share
             video_outputs = (model_kwargs.pop("mm_encoder_outputs", None) or {}).get("video")
             if video_outputs is not None and not is_encoder_decoder:
                 is_embedded = input_ids.shape[1] == 0
                 mask = self.get_placeholder_mask(None if is_embedded else input_ids, model_kwargs.get("inputs_embeds"))
-                cache = model_kwargs.get("past_key_values")
                 features = self._repeat_clips(video_outputs.pooler_output, mask, cache, expand_size)
                 repeated = {"mm_encoder_outputs": {"video": type(video_outputs)(pooler_output=features)}}
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
@@ -86,13 +89,23 @@ class VideoBlip2GenerationMixin(GenerationMixin):
         return torch.cat([clips.repeat(expand_size, 1, 1) for clips in clips_of_texts])
 
     def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+        self,
+        input_ids,
+        next_sequence_length=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        is_first_iteration=False,
+        **kwargs,
     ):
         """A model that drafts for another is never told that it begins, and would go without its clips."""
         if past_key_values is not None and not past_key_values.is_compileable:
             is_first_iteration = is_first_iteration or past_key_values.get_seq_length() == 0
+        if isinstance(past_key_values, SharedPrefixCache) and next_sequence_length is None:
+            # Decoding with drafts takes it that nothing was read before.
+            next_sequence_length = input_ids.shape[1] - past_key_values.get_seq_length()
         return super().prepare_inputs_for_generation(
             input_ids,
+            next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,

@@ -20,9 +20,10 @@ from transformers.models.blip_2.modeling_blip_2 import (
 from transformers.utils import can_return_tuple
 
 from .adapters import base_of_adapter
-from .classification import score_continuations
 from .configuration_video_blip_2 import VideoBlip2Config
 from .generation_video_blip_2 import VideoBlip2GenerationMixin
+from .read_prompts import ReadPrompts, read_prompts
+from .shared_prefix import shared_attention
 
 
 @dataclass
@@ -298,7 +299,8 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         )
 
     def _decode(self, labels, video_features, logits_to_keep, num_items_in_batch=None, **inputs):
-        outputs = self.language_model(**inputs, logits_to_keep=logits_to_keep, return_dict=True)
+        with shared_attention(self.language_model, inputs["past_key_values"]) as shared:
+            outputs = self.language_model(**inputs, **shared, logits_to_keep=logits_to_keep, return_dict=True)
         loss = None
         if labels is not None:
             # What each position predicts, shifted before positions are chosen, so that any may be.
@@ -316,7 +318,8 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         if labels is not None and inputs["decoder_input_ids"] is None and inputs["decoder_inputs_embeds"] is None:
             inputs["decoder_input_ids"] = self.language_model.prepare_decoder_input_ids_from_labels(labels)
             inputs["use_cache"] = False
-        outputs = self.language_model(**inputs, return_dict=True)
+        with shared_attention(self.language_model, inputs["past_key_values"]) as shared:
+            outputs = self.language_model(**inputs, **shared, return_dict=True)
         loss = None
         if labels is not None:
             # Not the language model's own loss: it is a mean over each micro-batch, not over `num_items_in_batch`.
@@ -381,7 +384,31 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
                 "truncated"
             )
 
-    @torch.no_grad()
+    def read_prompts(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        prefix: ReadPrompts | None = None,
+        **clips,
+    ) -> ReadPrompts:
+        r"""
+        Reads texts with clips once, to go on from as often as one likes: [`ReadPrompts.score`] tells how likely
+        continuations are, [`ReadPrompts.generate`] generates.
+
+        Args:
+            input_ids, attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                The texts, as for `forward`; padding may be on either side.
+            prefix (`ReadPrompts`, *optional*):
+                What was read before, which the texts go on after: one text for all, or one for each; for a
+                decoder-only language model. All rows share what was read of one, and no copy of it is made.
+            clips:
+                `pixel_values`, `frame_mask`, `vision_hidden_states` or `mm_encoder_outputs`, as for `forward`.
+
+        Raises:
+            ValueError: as `forward`; for a prefix of another number of texts, or before an encoder-decoder.
+        """
+        return read_prompts(self, input_ids, attention_mask, prefix, **clips)
+
     def classify(
         self,
         input_ids: torch.LongTensor,
@@ -390,7 +417,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         pixel_values: torch.FloatTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         frame_mask: torch.BoolTensor | None = None,
-        class_batch_size: int | None = 32,
+        class_batch_size: int | None = 256,
         vision_hidden_states: torch.FloatTensor | None = None,
     ) -> torch.FloatTensor:
         r"""
@@ -405,7 +432,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
                 decoder would generate.
             class_attention_mask (`torch.LongTensor` of shape `(num_classes, class_length)`, *optional*):
                 0 where a continuation is padded; by default, where the padding token stands at its end.
-            class_batch_size (`int`, *optional*, defaults to 32):
+            class_batch_size (`int`, *optional*, defaults to 256):
                 How many continuations to score at a time, to bound memory; all if `None`.
 
         Returns:
@@ -415,19 +442,13 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         Raises:
             ValueError: if a continuation has no token, or is padded on the left.
         """
-        return score_continuations(
-            self,
-            {
-                "input_ids": input_ids,
-                "attention_mask": attention_mask,
-                "pixel_values": pixel_values,
-                "frame_mask": frame_mask,
-                "vision_hidden_states": vision_hidden_states,
-            },
-            class_input_ids,
-            class_attention_mask,
-            class_batch_size,
-        )
+        clips = {
+            "pixel_values": pixel_values,
+            "frame_mask": frame_mask,
+            "vision_hidden_states": vision_hidden_states,
+        }
+        prompts = self.read_prompts(input_ids, attention_mask, **clips)
+        return prompts.score(class_input_ids, class_attention_mask, class_batch_size=class_batch_size)
 
 
 def _check_pixel_values(pixel_values):
