@@ -21,11 +21,10 @@ import time
 from pathlib import Path
 
 import torch
-from bench_loader import CHECKPOINT, NUM_EXAMPLES, NUM_FRAMES, make_clips
+from bench_loader import NUM_EXAMPLES, NUM_FRAMES, make_clips
+from models import make_model, make_processor
 from torch.utils.data import DataLoader
-from transformers import AutoProcessor, OPTConfig
 
-from transformers_eilev import VideoBlip2Config, VideoBlip2ForConditionalGeneration
 from transformers_eilev.data import (
     ClipStoreWriter,
     DataCollatorForVideoNarration,
@@ -46,31 +45,6 @@ WAYS = {
     "augmented": "the same, augmented as EILEV's",
     "features": "the same, from stored features of the vision model",
 }
-
-
-def make_model(shape: str, video_token_id: int):
-    if shape == "full":
-        parts = {"vision_config": {}, "qformer_config": {}}
-        text = OPTConfig(
-            hidden_size=2560, ffn_dim=10240, num_hidden_layers=32, num_attention_heads=32, word_embed_proj_dim=2560
-        )
-    else:
-        small = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-        parts = {"vision_config": {**small, "image_size": 112}, "qformer_config": {**small, "vocab_size": 20}}
-        parts["qformer_config"]["encoder_hidden_size"] = 128
-        text = OPTConfig(
-            hidden_size=512, ffn_dim=2048, num_hidden_layers=8, num_attention_heads=8, word_embed_proj_dim=512
-        )
-    config = VideoBlip2Config(**parts, text_config=text, num_query_tokens=32, video_token_id=video_token_id)
-    torch.manual_seed(0)
-    return VideoBlip2ForConditionalGeneration(config)
-
-
-def make_processor(model_config=None):
-    size = 112 if model_config is None else model_config.vision_config.image_size
-    return AutoProcessor.from_pretrained(
-        CHECKPOINT, prompt_layout="interleaved", num_query_tokens=32, size={"height": size, "width": size}
-    )
 
 
 def open_samples(way: str, folder: Path, processor, model):

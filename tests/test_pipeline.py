@@ -91,6 +91,65 @@ def test_demonstrations_are_read_once(narrate, clips, monkeypatch):
     assert sorted(read) == sorted(clips)
 
 
+def test_demonstrations_are_encoded_and_read_once(golden, greedy, clips):
+    """By the vision model with the first clip; by a decoder-only language model too."""
+    demonstrations = [(clips[2], "The camera wearer stirs."), (clips[1], "The camera wearer cuts.")]
+    expected = [
+        [
+            {
+                "generated_text": narration_of(
+                    golden, [clips[2], clips[1], clip], ["The camera wearer stirs.", "The camera wearer cuts."]
+                )
+            }
+        ]
+        for clip in clips
+    ]
+    frames, tokens = [], []
+    model = golden.model
+    hooks = [
+        model.vision_model.register_forward_pre_hook(lambda module, args: frames.append(len(args[0]))),
+        model.language_model.register_forward_pre_hook(
+            lambda module, args, kwargs: (
+                tokens.append(tuple(kwargs["inputs_embeds"].shape[:2]))
+                if kwargs.get("inputs_embeds") is not None
+                else None
+            ),
+            with_kwargs=True,
+        ),
+    ]
+    try:
+        assert greedy(clips, demonstrations=demonstrations) == expected
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert sum(frames) == (2 + 3) * 8
+    if golden.family == "opt":
+        assert sum(length > 1 for _, length in tokens) == 1 + 3
+        beginning, *rest = [length for _, length in tokens if length > 1]
+        assert beginning > 1.5 * max(rest)
+    # A static cache is filled by `generate` itself.
+    assert greedy(clips, demonstrations=demonstrations, cache_implementation="static") == expected
+    own = [{"video": clips[0], "prompt": "What? Answer:"}, clips[0]]
+    mixed = greedy(own, demonstrations=demonstrations, batch_size=2)
+    assert mixed == [greedy(own[0], demonstrations=demonstrations), expected[0]]
+
+
+def test_demonstrations_of_one_call_are_none_of_another(greedy, clips):
+    """Also where two calls take turns."""
+    demonstrations = [[(clips[2], "The camera wearer stirs.")], [(clips[1], "The camera wearer cuts a tomato.")]]
+    expected = [greedy(clips, demonstrations=own) for own in demonstrations]
+    runs = [greedy((clip for clip in clips), demonstrations=own) for own in demonstrations]
+    assert [list(pair) for pair in zip(*runs)] == [list(pair) for pair in zip(*expected)]
+
+
+def test_demonstrations_chosen_for_each_clip(golden, greedy, clips):
+    def choose(clip):
+        return [] if clip == clips[0] else [(clips[0], "The camera wearer stirs.")]
+
+    expected = [narration_of(golden, [clips[0]]), narration_of(golden, clips[:2], ["The camera wearer stirs."])]
+    assert greedy(clips[:2], demonstrations=choose, batch_size=2) == [[{"generated_text": text}] for text in expected]
+
+
 def test_frames_are_one_clip(golden, greedy):
     images = [Image.fromarray(frame) for frame in golden.videos[0].permute(0, 2, 3, 1).numpy()]
     expected = greedy(golden.videos[0])

@@ -8,12 +8,15 @@ from transformers.utils import logging
 
 from .notices import notice_of
 from .processing_video_blip_2 import DEFAULT_PROMPT, VIDEO_TOKEN
+from .read_prompts import CommonBeginning, as_inputs
 from .video_processing_video_blip_2 import is_clip
 
 
 logger = logging.get_logger(__name__)
 
 _CLIP_SETTINGS = ("num_frames", "fps", "start", "end")
+# With these `generate` reads the whole prompt itself.
+_READS_ITSELF = {"assistant_model", "cache_implementation", "past_key_values", "prefill_chunk_size", "use_cache"}
 
 
 class VideoNarrationPipeline(Pipeline):
@@ -45,14 +48,9 @@ class VideoNarrationPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self._beginning = None
         self.tokenizer = self.processor.tokenizer
-        for name in ("num_query_tokens", "video_token_id"):
-            of_model, of_processor = getattr(self.model.config, name), getattr(self.processor, name)
-            if of_model != of_processor:
-                raise ValueError(
-                    f"Model and processor don't belong together: `{name}` is {of_model} in the model's config, "
-                    f"{of_processor} in the processor"
-                )
+        self.processor.check_config(self.model.config)
         if notice := notice_of(self.model.config):
             logger.warning(notice)
 
@@ -65,7 +63,9 @@ class VideoNarrationPipeline(Pipeline):
                 own, a "prompt" and "demonstrations".
             prompt (`str`, *optional*): the question; "Question: What is the camera wearer doing? Answer:" by default.
                 Together with demonstrations it is asked of every clip.
-            demonstrations (`list[tuple]`, *optional*): pairs of a clip and its narration, to be narrated like.
+            demonstrations (`list[tuple]`, *optional*): pairs of a clip and its narration, to be narrated like. They
+                are encoded once, and a decoder-only language model reads them once, for all clips of the call. Or a
+                function from a clip to such a list, to choose for each (such as of a `DemonstrationFinder`).
             num_frames, fps, start, end (*optional*): which frames of each clip; see [`VideoBlip2VideoProcessor`].
             batch_size (`int`, *optional*): clips at a time.
             generate_kwargs (`dict`, *optional*): settings of `model.generate`; they may also be given as such
@@ -78,6 +78,7 @@ class VideoNarrationPipeline(Pipeline):
         Raises:
             VideoReadError, FileNotFoundError: for a clip that can't be read.
         """
+        self._beginning = None  # the model may have learned since
         if is_clip(videos):
             videos = {"video": videos}  # one clip, if it is a list (of frames) or a dict too
         elif isinstance(videos, tuple):
@@ -89,45 +90,80 @@ class VideoNarrationPipeline(Pipeline):
         preprocess_params = {"clip_settings": clip_settings} if clip_settings else {}
         if prompt is not None:
             preprocess_params["prompt"] = prompt
-        if demonstrations is not None:
+        forward_params = {}
+        if callable(demonstrations):
+            preprocess_params["demonstrations"] = demonstrations
+        elif demonstrations is not None:
             # Read once, not once for each clip that is narrated after them.
-            preprocess_params["demonstrations"] = self._read_demonstrations(demonstrations, clip_settings)
+            demonstrations = self._read_demonstrations(demonstrations, clip_settings)
+            preprocess_params["demonstrations"] = forward_params["demonstrations"] = demonstrations
         generate_kwargs = {**(generate_kwargs or {}), **kwargs}
-        return preprocess_params, {"generate_kwargs": generate_kwargs} if generate_kwargs else {}, {}
+        if generate_kwargs:
+            forward_params["generate_kwargs"] = generate_kwargs
+        return preprocess_params, forward_params, {}
 
     def preprocess(self, inputs, prompt=None, demonstrations=None, clip_settings=None):
         clip_settings = clip_settings or {}
+        own = None
         if isinstance(inputs, dict) and not is_clip(inputs):
             if unknown := set(inputs) - {"video", "prompt", "demonstrations"}:
                 raise ValueError(
                     f"A dict has a 'video', a 'prompt' and 'demonstrations', but here is {sorted(unknown)}"
                 )
             prompt = inputs.get("prompt") or prompt
-            if inputs.get("demonstrations") is not None:
-                demonstrations = self._read_demonstrations(inputs["demonstrations"], clip_settings)
-            inputs = inputs["video"]
+            own, inputs = inputs.get("demonstrations"), inputs["video"]
+        if own is None and callable(demonstrations):
+            own = demonstrations(inputs)
+        if own is not None:
+            demonstrations = self._read_demonstrations(own, clip_settings)
         demonstrations = demonstrations or []
         text = self.processor.build_prompt([narration for _, narration in demonstrations], prompt or DEFAULT_PROMPT)
         if text.count(VIDEO_TOKEN) != len(demonstrations) + 1:
             raise ValueError(f"Neither prompt nor narrations may contain {VIDEO_TOKEN!r}, but here is {text!r}")
         features = self.processor.encode(text)
+        in_front = [] if own is None else [clip for clip, _ in demonstrations]
         return {
             **{name: torch.tensor([ids]) for name, ids in features.items()},
-            # A list, which batching joins: clips may differ in their number of frames.
-            "clips": [*(clip for clip, _ in demonstrations), self._read_clip(inputs, clip_settings)],
+            # A list, which batching joins: clips may differ in their number of frames. Of demonstrations that all
+            # clips share `_forward` knows.
+            "clips": [*in_front, self._read_clip(inputs, clip_settings)],
+            "shares": own is None,
         }
 
-    def _forward(self, model_inputs, generate_kwargs=None):
-        clips = model_inputs.pop("clips")
-        if isinstance(clips[0], list):
-            clips = [clip for clips_of_text in clips for clip in clips_of_text]
-        video_inputs = self.processor.video_processor.pad_frames(clips)
+    def _forward(self, model_inputs, generate_kwargs=None, demonstrations=None):
+        clips, shares = model_inputs.pop("clips"), model_inputs.pop("shares")
+        if not isinstance(clips[0], list):
+            clips, shares = [clips], [shares]
+        features = self._encode([clip for own in clips for clip in own]).split([len(own) for own in clips])
         generate_kwargs = self._prepare_generate_kwargs(generate_kwargs or {}, return_dict_in_generate=False)
-        generated_ids = self.model.generate(**model_inputs, **video_inputs, **generate_kwargs)
-        batch_size = len(model_inputs["input_ids"])
+        rows = model_inputs["input_ids"]
+        beginning = self._begin(demonstrations) if demonstrations else None
+        is_common = beginning is not None and all(shares) and bool((rows == rows[:1]).all())
+        if is_common and self.processor.is_decoder_only and not self._reads_itself(generate_kwargs):
+            generated_ids = beginning.go_on(rows[:1], torch.cat(features)).generate(**generate_kwargs)
+        else:
+            if beginning is not None:
+                in_front = beginning.features
+                features = [torch.cat([in_front, own]) if share else own for own, share in zip(features, shares)]
+            generated_ids = self.model.generate(**model_inputs, **as_inputs(torch.cat(features)), **generate_kwargs)
         generated_ids = self.processor.without_prompt(generated_ids, model_inputs)
         # (batch_size * num_return_sequences, length) -> (batch_size, num_return_sequences, length)
-        return {"generated_ids": generated_ids.reshape(batch_size, -1, generated_ids.shape[-1])}
+        return {"generated_ids": generated_ids.reshape(len(rows), -1, generated_ids.shape[-1])}
+
+    def _begin(self, demonstrations) -> CommonBeginning:
+        if self._beginning is None or self._beginning[0] is not demonstrations:
+            features = self._encode([clip for clip, _ in demonstrations])
+            self._beginning = demonstrations, CommonBeginning(self.model, features)
+        return self._beginning[1]
+
+    def _reads_itself(self, generate_kwargs) -> bool:
+        config = generate_kwargs.get("generation_config") or self.model.generation_config
+        needs = config.cache_implementation is not None or config.use_cache is False
+        return needs or bool(_READS_ITSELF & set(generate_kwargs))
+
+    def _encode(self, clips):
+        video_inputs = self.processor.video_processor.pad_frames(clips)
+        return self.model.get_video_features(**self._ensure_tensor_on_device(video_inputs, self.device)).pooler_output
 
     def postprocess(self, model_outputs):
         texts = self.processor.post_process_narrations(model_outputs["generated_ids"].flatten(0, 1))

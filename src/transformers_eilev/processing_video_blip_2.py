@@ -98,6 +98,21 @@ class VideoBlip2Processor(ProcessorMixin):
         """The token that holds a clip's place; the same as the model's `config.video_token_id`."""
         return self.tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
 
+    def check_config(self, config) -> None:
+        """
+        Whether this processor belongs to a model.
+
+        Raises:
+            ValueError: if its [`VideoBlip2Config`] has another token for clips, or another number of them.
+        """
+        for name in ("num_query_tokens", "video_token_id"):
+            of_model, of_processor = getattr(config, name), getattr(self, name)
+            if of_model != of_processor:
+                raise ValueError(
+                    f"Model and processor don't belong together: `{name}` is {of_model} in the model's config, "
+                    f"{of_processor} in the processor"
+                )
+
     def check_argument_for_proper_class(self, argument_name, argument):
         # The base class compares a video processor with a class that can't be imported without torchvision.
         if argument_name == "video_processor":

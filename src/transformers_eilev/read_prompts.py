@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
 from .shared_prefix import SharedCrossAttentionCache, SharedPrefixCache, shared_attention
 from .token_trees import TokenTree, build_trees, chains
 
 
-# Logits that are held at a time: 64 MiB in float32.
-MAX_LOGITS = 1 << 24
+# Logits that are held at a time: 16 MiB in float32.
+MAX_LOGITS = 1 << 22
 
 
 class ReadPrompts:
@@ -138,9 +139,9 @@ class ReadPrompts:
             for start in range(0, tree.tokens.shape[1], step):
                 after = (tree.told_after >= start) & (tree.told_after < start + step)
                 logits = _logits(self.model.language_model, hidden_states[:, start : start + step])
-                places = (tree.told_after[after] - start, told[:, after])
-                chosen = logits[:, places[0]].gather(-1, places[1].unsqueeze(-1)).squeeze(-1)
-                parts.append(chosen - logits.logsumexp(-1)[:, places[0]])
+                places = tree.told_after[after] - start
+                chosen = logits[torch.arange(len(self), device=logits.device).unsqueeze(1), places, told[:, after]]
+                parts.append(chosen - logits.logsumexp(-1)[:, places])
         return torch.cat(parts, dim=1)
 
 
@@ -217,6 +218,47 @@ class _EncodedPrompts(ReadPrompts):
                 tree_distances=tree.depths.unsqueeze(1) - tree.depths,
                 **shared,
             ).last_hidden_state
+
+
+class CommonBeginning:
+    """
+    What texts have in common that differ in nothing but their last clip: demonstrations, and the question before them.
+    For a decoder-only language model, which reads it once.
+
+    Args:
+        model ([`VideoBlip2ForConditionalGeneration`]).
+        features (`torch.FloatTensor` of shape `(num_videos, num_query_tokens, hidden_size)`): of the clips in it.
+    """
+
+    def __init__(self, model, features: torch.Tensor):
+        self.model, self.features = model, features
+        self._read: ReadPrompts | None = None
+
+    @torch.no_grad()
+    def go_on(self, input_ids: torch.LongTensor, features: torch.Tensor) -> ReadPrompts:
+        """
+        Reads texts from their last clip on.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(1, sequence_length)`): of any of the texts, all of it.
+            features (`torch.FloatTensor` of shape `(batch_size, num_query_tokens, hidden_size)`): of each text's last
+                clip.
+        """
+        config = self.model.config
+        clips = (input_ids[0] == config.video_token_id).nonzero().flatten()
+        start = int(clips[-config.num_query_tokens])
+        if start and (self._read is None or not torch.equal(self._read.input_ids, input_ids[:, :start])):
+            self._read = None  # before another takes as much memory
+            self._read = self.model.read_prompts(input_ids[:, :start], **as_inputs(self.features))
+        rest = input_ids[:, start:].expand(len(features), -1)
+        return self.model.read_prompts(rest, prefix=self._read if start else None, **as_inputs(features))
+
+
+def as_inputs(features: torch.Tensor) -> dict:
+    """Features of clips, of shape `(num_videos, num_query_tokens, hidden_size)`, as the model takes them."""
+    if not len(features):
+        return {}
+    return {"mm_encoder_outputs": {"video": BaseModelOutputWithVisionQformerOutputs(pooler_output=features)}}
 
 
 @torch.no_grad()
@@ -303,4 +345,4 @@ def _rows_of(input_ids, attention_mask, pad_token_id) -> list[list[int]]:
     return [row[:length] for row, length in zip(input_ids.tolist(), lengths.tolist())]
 
 
-__all__ = ["ReadPrompts", "read_prompts"]
+__all__ = ["CommonBeginning", "ReadPrompts", "as_inputs", "read_prompts"]
