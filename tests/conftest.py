@@ -85,6 +85,14 @@ def model(golden):
     golden.model.zero_grad()
 
 
+@pytest.fixture
+def unpacked_4bit(monkeypatch):
+    """On processors with AVX512-BF16 bitsandbytes packs 4-bit weights, and fails for layers as narrow as ours."""
+    import bitsandbytes.nn.modules
+
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def videos_path():
     return FIXTURES / "videos"

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 
+@pytest.mark.usefixtures("unpacked_4bit")
 @pytest.mark.parametrize(
     "settings, correlation",
     [({"load_in_8bit": True}, 0.99), ({"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.float32}, 0.7)],

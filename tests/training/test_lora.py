@@ -214,6 +214,7 @@ def test_plain_blip_2_is_warned_of(tmp_path):
 # Learning
 
 
+@pytest.mark.usefixtures("unpacked_4bit")
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_learns(saved, precision, tmp_path):
     model = add_lora(saved.load_base(**PRECISIONS[precision]), r=4)
