@@ -1,6 +1,5 @@
 """The vision model's weights: out of a checkpoint, and told from others."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,8 @@ from torch import nn
 
 # Not from `transformers`: see `modeling_video_blip_2.py`.
 from transformers.models.blip_2.modeling_blip_2 import Blip2VisionModel
+
+from ..weight_hashes import hash_weights
 
 
 def load_vision_model(name_or_path: str | os.PathLike, **kwargs: Any) -> Blip2VisionModel:
@@ -50,7 +51,7 @@ def vision_fingerprint(model: nn.Module) -> dict[str, str]:
         `dict[str, str]`: "all bfloat16", "all float16", "unquantized bfloat16", "unquantized float16", or those of
         them that the weights' types allow.
     """
-    return {key: _hash_weights(weights, dtype) for key, weights, dtype in _comparable(vision_part(model))}
+    return {key: hash_weights(weights, dtype) for key, weights, dtype in _comparable(vision_part(model))}
 
 
 def has_fingerprint(model: nn.Module, fingerprint: Mapping[str, str]) -> bool:
@@ -66,7 +67,7 @@ def has_fingerprint(model: nn.Module, fingerprint: Mapping[str, str]) -> bool:
         of_part = [entry for entry in comparable if entry[0].startswith(part)]
         if of_part:
             # One is enough: weights that were rounded to one type, the other type rounds twice.
-            return any(fingerprint[key] == _hash_weights(weights, dtype) for key, weights, dtype in of_part)
+            return any(fingerprint[key] == hash_weights(weights, dtype) for key, weights, dtype in of_part)
     raise ValueError(
         f"The vision model's weights are {vision_model.dtype}, and can't be compared with a fingerprint of "
         f"{', '.join(fingerprint)}: load the model as float32"
@@ -91,14 +92,6 @@ def _comparable(vision_model: nn.Module) -> list[tuple[str, list[tuple[str, torc
         for name in ("bfloat16", "float16")
         if all(weight.dtype in (torch.float32, getattr(torch, name)) for _, weight in weights)
     ]
-
-
-def _hash_weights(weights: list[tuple[str, torch.Tensor]], dtype: torch.dtype) -> str:
-    digest = hashlib.sha256()
-    for name, weight in weights:
-        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
-        digest.update(weight.detach().to(dtype).cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 __all__ = ["has_fingerprint", "load_vision_model", "vision_fingerprint", "vision_part"]
