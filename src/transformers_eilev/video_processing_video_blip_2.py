@@ -186,6 +186,10 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
         padded = [F.pad(clip, (0, 0) * (clip.ndim - 1) + (0, longest - len(clip))) for clip in clips]
         return {name: torch.stack(padded), "frame_mask": torch.arange(longest) < lengths.unsqueeze(1)}
 
+    def clip_window(self, **kwargs: Unpack[VideoBlip2VideosKwargs]) -> ClipWindow:
+        """Which frames of a file a call with these settings takes."""
+        return _window_of(self._settings(kwargs))
+
     def _settings(self, kwargs) -> dict:
         """Every setting: the call's, then the processor's own."""
         _check_settings(kwargs)
@@ -204,14 +208,7 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
         if isinstance(clip, dict):
             clip = clip.get("bytes") or clip["path"]
         if _is_file(clip):
-            every_frame = settings["do_sample_frames"] is False
-            window = ClipWindow(
-                start=settings["start"] or 0.0,
-                end=settings["end"],
-                num_frames=None if every_frame else settings["num_frames"],
-                fps=None if every_frame else settings["fps"],
-            )
-            clip = read_clip(clip, window)
+            clip = read_clip(clip, _window_of(settings))
             return clip.frames, {"source": clip.source, "frame_sec": clip.frame_sec, "status": clip.status}
         timed = [name for name in ("fps", "start", "end") if kwargs.get(name) is not None]
         if timed:
@@ -235,6 +232,16 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
             frames = resize_frames(frames, (size.height, size.width), mode)
         # Not before: only on a CPU is there the kernel for uint8.
         return _normalize(frames.to(settings["device"]), settings)
+
+
+def _window_of(settings: dict) -> ClipWindow:
+    every_frame = settings["do_sample_frames"] is False
+    return ClipWindow(
+        start=settings["start"] or 0.0,
+        end=settings["end"],
+        num_frames=None if every_frame else settings["num_frames"],
+        fps=None if every_frame else settings["fps"],
+    )
 
 
 def _normalize(frames: torch.Tensor, settings: dict) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .errors import in_one_line
+from .loading import given, load_model, load_processor
 
 
 def narrate(
@@ -62,36 +63,31 @@ def narrate(
         if frames is not None:
             _check_picture(frames)
 
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
+    from transformers import set_seed
 
-    from ..embedded_checkpoints import find_checkpoint
     from ..frame_sheets import make_frame_sheet, show_clips
-    from ..notices import notice_of
 
     # Before the model, which takes longer to load: what is wrong with a clip shows at once.
     with in_one_line():
-        loaded_processor = AutoProcessor.from_pretrained(find_checkpoint(processor or model))
-        clip_settings = _given({"num_frames": num_frames, "fps": fps, "start": start, "end": end})
+        loaded_processor = load_processor(processor or model)
+        clip_settings = given(num_frames=num_frames, fps=fps, start=start, end=end)
         inputs = loaded_processor(text=[blocks], videos=[clips], return_metadata=True, **clip_settings)
         metadata = inputs.pop("video_metadata")
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded_model = AutoModelForImageTextToText.from_pretrained(find_checkpoint(model), dtype=dtype).to(device)
+        loaded_model = load_model(model, device=device, dtype=dtype)
         shown = None if frames is None else show_clips(inputs, metadata, blocks, loaded_processor.video_processor)
-    if notice := notice_of(loaded_model.config):
-        typer.secho(notice, fg="yellow", err=True)
     if seed is not None:
         set_seed(seed)
-    generation_settings = {
-        "max_new_tokens": max_new_tokens,
-        "num_beams": num_beams,
-        "length_penalty": length_penalty,
-        "repetition_penalty": repetition_penalty,
-        "do_sample": do_sample,
-        "temperature": temperature,
-        "top_p": top_p,
-    }
-    generated_ids = loaded_model.generate(**inputs.to(device, loaded_model.dtype), **_given(generation_settings))
+    generation_settings = given(
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+        repetition_penalty=repetition_penalty,
+        do_sample=do_sample,
+        temperature=temperature,
+        top_p=top_p,
+    )
+    inputs = inputs.to(loaded_model.device, loaded_model.dtype)
+    generated_ids = loaded_model.generate(**inputs, **generation_settings)
     narration = loaded_processor.post_process_narrations(generated_ids, inputs)[0]
     if not narration:
         typer.secho("The model ended the narration before its first word.", fg="yellow", err=True)
@@ -111,7 +107,3 @@ def _check_picture(path: Path):
         raise ValueError(f"--frames must name a picture, such as frames.png, but is {str(path)!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--frames is {str(path)!r}, but there is no folder {str(path.parent)!r}")
-
-
-def _given(settings: dict) -> dict:
-    return {name: value for name, value in settings.items() if value is not None}

@@ -107,7 +107,6 @@ class ClipEncoder:
             ValueError: if a weight is offloaded, by its name.
         """
         config = self.model.config
-        settings = self._video_processor._settings({})
         return _hash_json(
             {
                 "version": VERSION,
@@ -116,7 +115,7 @@ class ClipEncoder:
                     {name: getattr(part, name) for name in _CONFIG_FIELDS}
                     for part in (config.vision_config, config.qformer_config)
                 ],
-                "pixels": {name: settings[name] for name in PIXEL_SETTINGS},
+                "pixels": {name: getattr(self._video_processor, name) for name in PIXEL_SETTINGS},
             }
         )
 
@@ -220,14 +219,7 @@ class ClipEncoder:
         if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
             return _Request(source, settings)
         try:
-            whole = self._video_processor._settings(settings)
-            every_frame = whole["do_sample_frames"] is False
-            window = ClipWindow(
-                start=whole["start"] or 0.0,
-                end=whole["end"],
-                num_frames=None if every_frame else whole["num_frames"],
-                fps=None if every_frame else whole["fps"],
-            )
+            window = self._video_processor.clip_window(**settings)
             # 12, 12.0 and Fraction(12) are one time.
             exact = {k: None if value is None else str(Fraction(value)) for k, value in vars(window).items()}
         except (TypeError, ValueError) as error:
