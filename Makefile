@@ -55,6 +55,9 @@ bench: install
 	$(BIN)/python benchmarks/bench_sampler.py
 	$(BIN)/python benchmarks/bench_augmentation.py
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_in_context.py
+	$(BIN)/python benchmarks/bench_candidates.py
+	$(BIN)/python benchmarks/bench_long_video.py
 
 clean:
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache

@@ -12,19 +12,21 @@ INSTALL_REQUIRES = [
     "pillow>=11",
     "safetensors>=0.5",
     "torch>=2.6",
+    "tqdm",
     "transformers>=5.23,<6",
     "typer>=0.12",
 ]
 
 EXTRAS = {
-    "data": ["datasets>=4", "pyarrow>=15", "tqdm"],
+    "data": ["datasets>=4", "pyarrow>=15"],
     "quality": ["ruff"],
+    "retrieval": ["faiss-cpu>=1.9"],
     "quantization": ["accelerate>=1.5", "bitsandbytes>=0.48"],
     "training": ["accelerate>=1.5", "peft>=0.17"],
     "test": ["accelerate>=1.5", "bitsandbytes>=0.48", "peft>=0.17", "pytest>=8", "pytest-xdist>=3"],
 }
 EXTRAS["training"] += EXTRAS["data"]
-EXTRAS["dev"] = EXTRAS["data"] + EXTRAS["quality"] + EXTRAS["test"]
+EXTRAS["dev"] = EXTRAS["data"] + EXTRAS["retrieval"] + EXTRAS["quality"] + EXTRAS["test"]
 
 setup(
     name="transformers-eilev",

@@ -27,6 +27,12 @@ def folder(tmp_path_factory, golden_opt, videos_path):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(golden_opt.checkpoint)
     (folder / "examples").symlink_to(ROOT / "examples")
+    narrated = [
+        "path,narration",
+        "cup.mp4,The camera wearer washes a cup.",
+        "door.mp4,The camera wearer opens a door.",
+    ]
+    (folder / "mine.csv").write_text("\n".join(narrated))
     return folder
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import sdpa_mask
@@ -103,7 +104,7 @@ class SharedPrefixCache(DynamicCache):
             parts = [(layer.prefix_keys, layer.prefix_values)] if layer.prefix_keys.shape[-2] else []
             parts += [(layer.keys, layer.values)] if layer.own_length else []
             rows = max(len(keys) for keys, _ in parts)
-            parts = [[part.repeat_interleave(rows // len(part), dim=0) for part in pair] for pair in parts]
+            parts = [[_repeat(part, rows) for part in pair] for pair in parts]
             joined = parts[0] if len(parts) == 1 else [torch.cat(pair, dim=-2) for pair in zip(*parts)]
             layers.append(SharedPrefixLayer(*joined))
         return self._of(layers)
@@ -213,7 +214,11 @@ def attend(
     if tree_distances is not None and position_bias is not None and module.is_causal:
         # Its first column holds the bias of each distance.
         position_bias = position_bias[..., 0][..., tree_distances.clamp(min=0)]
-    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.shape[2] >= query.shape[3]:
+        # The scores would be larger than a copy of the keys.
+        return _attend_to_copy(query, pairs, attention_mask, position_bias, scaling).transpose(1, 2), None
+    query = query * scaling
     length = sum(keys.shape[-2] for keys, _ in pairs)
     step = max(1, MAX_SCORES // (query.shape[0] * query.shape[1] * length))
     outputs = [
@@ -221,6 +226,23 @@ def attend(
         for rows in (slice(start, start + step) for start in range(0, query.shape[2], step))
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _attend_to_copy(query, pairs, attention_mask, position_bias, scaling) -> torch.Tensor:
+    """With PyTorch's kernels, for many queries: shape (batch_size, num_heads, query_length, head_dim)."""
+    pairs = [[_repeat(part, len(query)) for part in pair] for pair in pairs]
+    keys, values = pairs[0] if len(pairs) == 1 else (torch.cat(parts, dim=-2) for parts in zip(*pairs))
+    mask = attention_mask
+    if position_bias is not None:
+        mask = position_bias.to(query.dtype)
+        if attention_mask is not None:
+            mask = mask.masked_fill(~attention_mask, torch.finfo(query.dtype).min)
+    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
+
+
+def _repeat(states: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """(rows, ...) to (batch_size, ...)."""
+    return states if len(states) == batch_size else states.repeat_interleave(batch_size // len(states), dim=0)
 
 
 def _attend_block(query, pairs, attention_mask, position_bias) -> torch.Tensor:

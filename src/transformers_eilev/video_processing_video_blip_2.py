@@ -190,6 +190,14 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
         """Which frames of a file a call with these settings takes."""
         return _window_of(self._settings(kwargs))
 
+    def frame_resizing(self) -> dict:
+        """
+        How frames are resized, to do it while they are decoded: `size`, height and width, and `mode`, as
+        [`resize_frames`] takes them; empty if they aren't.
+        """
+        settings = self._settings({})
+        return _resizing_of(settings) if settings["do_resize"] else {}
+
     def _settings(self, kwargs) -> dict:
         """Every setting: the call's, then the processor's own."""
         _check_settings(kwargs)
@@ -222,16 +230,20 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
     @staticmethod
     def _to_pixel_values(frames, settings) -> torch.Tensor:
         if settings["do_resize"]:
-            size = settings["size"]
-            if not (size.height and size.width):
-                raise ValueError(f"`size` must have a `height` and a `width`, but is {dict(size)}")
-            mode = _INTERPOLATION.get(settings["resample"])
-            if mode is None:
-                known = [int(resample) for resample in _INTERPOLATION]
-                raise ValueError(f"`resample` is {settings['resample']!r}, but must be one of {known}")
-            frames = resize_frames(frames, (size.height, size.width), mode)
+            frames = resize_frames(frames, **_resizing_of(settings))
         # Not before: only on a CPU is there the kernel for uint8.
         return _normalize(frames.to(settings["device"]), settings)
+
+
+def _resizing_of(settings: dict) -> dict:
+    size = settings["size"]
+    if not (size.height and size.width):
+        raise ValueError(f"`size` must have a `height` and a `width`, but is {dict(size)}")
+    mode = _INTERPOLATION.get(settings["resample"])
+    if mode is None:
+        known = [int(resample) for resample in _INTERPOLATION]
+        raise ValueError(f"`resample` is {settings['resample']!r}, but must be one of {known}")
+    return {"size": (size.height, size.width), "mode": mode}
 
 
 def _window_of(settings: dict) -> ClipWindow:

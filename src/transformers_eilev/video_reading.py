@@ -263,9 +263,9 @@ def iter_clips(
                 if isinstance(result, Clip) and result.status == "partial":
                     message = f"{video.name}: clip {job.window}: {result.message}"
                     warnings.warn(message, VideoReadWarning, stacklevel=2)
-                video.touch()
                 yield job.index, result
                 del result  # not held while the next one is read
+                video.touch()  # who asks for clips may take its time
 
 
 @contextmanager

@@ -4,10 +4,12 @@ import typer
 
 from . import data
 from .narrate import narrate
+from .narrate_video import narrate_video
 
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split(":")[0])
 app.command()(narrate)
+app.command()(narrate_video)
 app.add_typer(data.app, name="data")
 
 

@@ -1,0 +1,301 @@
+"""Many clips narrated, or scored, in the manner of the same few: what is the same for all of them is done once."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+from ..processing_video_blip_2 import DEFAULT_PROMPT, VIDEO_TOKEN
+from ..read_prompts import CommonBeginning, ReadPrompts, as_inputs
+from ..weight_hashes import PartsHash, look_over
+from .clip_features import ClipEncoder
+from .library import Demonstration, as_demonstrations, check_demonstrations, span_of
+
+
+class InContextSession:
+    r"""
+    A model with demonstrations, ready for one clip after another.
+
+    Each demonstration's clip is encoded once. A decoder-only language model reads the demonstrations once, and all
+    clips, beams and candidates go on from one copy of what it has read; an encoder-decoder reads them with each clip,
+    from the stored features. What is said is what `model.generate` says of the whole prompt.
+
+    Demonstrations and prompt may be changed between calls: what depends on them is done anew, the clips' features
+    stay. So it is if the model learns in between.
+
+    Args:
+        model ([`VideoBlip2ForConditionalGeneration`]): of any device and type.
+        processor ([`VideoBlip2Processor`]): of the same checkpoint.
+        demonstrations (`Sequence`, *optional*): [`Demonstration`]s, or pairs of a clip and its narration, in the order
+            of the prompt. A clip is what the video processor takes, or a [`ClipSpan`].
+        prompt (`str`, *optional*): the question, asked of every clip.
+        encoder ([`ClipEncoder`], *optional*): which keeps the clips' features, to share with others or on disk; by
+            default one of its own, in memory.
+        finder ([`DemonstrationFinder`], *optional*): finds each clip demonstrations of its own, instead of
+            `demonstrations`. All of the prompt is then read for each clip.
+        clip_settings: of the video processor for all clips: `num_frames`, `fps`, `start`, `end`.
+
+    Raises:
+        ValueError: if a demonstration can't be used, by its place and what is wrong with it; if model and processor
+            don't belong together; for both `demonstrations` and `finder`.
+
+    Example:
+
+    ```python
+    >>> session = InContextSession(model, processor, [("cup.mp4", "The camera wearer washes a cup.")])
+    >>> session.narrate(["mixer.mp4", ClipSpan("kitchen.mp4", start=12.0)], num_beams=5)
+    >>> session.score(["mixer.mp4"], ["The camera wearer hits the scraper.", "The camera wearer opens a door."])
+    ```
+    """
+
+    def __init__(
+        self,
+        model,
+        processor,
+        demonstrations: Sequence = (),
+        *,
+        prompt: str = DEFAULT_PROMPT,
+        encoder: ClipEncoder | None = None,
+        finder=None,
+        **clip_settings: Any,
+    ):
+        processor.check_config(model.config)
+        self.model, self.processor = model, processor
+        self.encoder = encoder or ClipEncoder(model, processor)
+        self.clip_settings = clip_settings
+        self.prompt = prompt
+        self.finder = finder
+        self._weights = PartsHash()
+        self._beginning: tuple[Any, CommonBeginning] | None = None
+        self.demonstrations = demonstrations
+
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """The narrated clips before each that is asked about. May be set."""
+        return self._demonstrations
+
+    @demonstrations.setter
+    def demonstrations(self, demonstrations: Sequence):
+        demonstrations = as_demonstrations(demonstrations)
+        if demonstrations and self.finder is not None:
+            raise ValueError("Give either `demonstrations` or a `finder` of them, not both")
+        check_demonstrations(demonstrations)
+        self._demonstrations = tuple(demonstrations)
+
+    def fingerprint(self) -> str:
+        """
+        The hash of all that decides what is said of a clip but the settings of generation: weights, processor,
+        demonstrations with their clips, and prompt.
+
+        Raises:
+            ValueError: if a weight is offloaded, by its name.
+        """
+        settings = [
+            self.encoder.fingerprint,
+            self._weights({"language_model": self.model.language_model}),
+            [[self.encoder.key(span_of(own), **self.clip_settings), own.narration] for own in self._demonstrations],
+            [self.prompt, self.processor.prompt_layout, sorted(self.clip_settings.items())],
+        ]
+        return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
+
+    @torch.no_grad()
+    def read(
+        self, clips: Sequence, *, prompt: str | None = None, demonstrations: Sequence[Sequence] | None = None
+    ) -> ReadPrompts:
+        """
+        The model reads the prompt of each clip up to where its narration begins.
+
+        Args:
+            clips (`Sequence`): to ask about, all at once.
+            prompt (`str`, *optional*): instead of the session's, for this call.
+            demonstrations (`Sequence[Sequence]`, *optional*): of each clip its own, instead of the session's.
+
+        Returns:
+            [`ReadPrompts`]: to generate from and to score with as often as one likes, such as nouns after verbs.
+
+        Raises:
+            ValueError: if there is no clip, or the prompt is longer than the language model can read.
+            VideoReadError, FileNotFoundError: for a clip that can't be read.
+        """
+        if not clips:
+            raise ValueError("There is no clip to read")
+        prompt = prompt or self.prompt
+        if demonstrations is None and self.finder is not None:
+            demonstrations = self._find(clips, 0)
+        if demonstrations is not None:
+            if len(demonstrations) != len(clips):
+                raise ValueError(f"There are {len(clips)} clips, but demonstrations for {len(demonstrations)}")
+            demonstrations = [as_demonstrations(own) for own in demonstrations]
+            rows = [[*map(span_of, own), clip] for own, clip in zip(demonstrations, clips)]
+            return self._read_whole(prompt, demonstrations, self._encode([clip for row in rows for clip in row]))
+        # Those of the demonstrations too: a clip on disk may have changed, or the model.
+        features = self._encode([*map(span_of, self._demonstrations), *clips])
+        shared, features = features.split([len(self._demonstrations), len(clips)])
+        if self.model.config.is_encoder_decoder:
+            features = torch.cat([part for own in features.split(1) for part in (shared, own)])
+            return self._read_whole(prompt, [self._demonstrations] * len(clips), features)
+        input_ids = torch.tensor([self._tokens(prompt, self._demonstrations)], device=self.model.device)
+        return self._common_beginning(shared).go_on(input_ids, features)
+
+    def narrate(
+        self,
+        clips: Iterable,
+        *,
+        prompt: str | None = None,
+        demonstrations: Iterable[Sequence] | None = None,
+        batch_size: int = 8,
+        return_scores: bool = False,
+        **generate_kwargs: Any,
+    ) -> list:
+        """
+        Says what happens in each clip.
+
+        Args:
+            clips (`Iterable`): any number; they are read as they come, `batch_size` at a time.
+            prompt (`str`, *optional*): instead of the session's, for this call.
+            demonstrations (`Iterable[Sequence]`, *optional*): of each clip its own, instead of the session's.
+            batch_size (`int`, *optional*, defaults to 8): clips at a time.
+            return_scores (`bool`, *optional*, defaults to `False`): also how likely each narration is.
+            generate_kwargs: settings of `model.generate`.
+
+        Returns:
+            A narration for each clip, or a list of `num_return_sequences` of them; with `return_scores` pairs of a
+            narration and the mean log-likelihood of its tokens.
+
+        Raises:
+            As `read`.
+        """
+        settings = {"prompt": prompt, "demonstrations": demonstrations, "batch_size": batch_size}
+        return list(self.iter_narrations(clips, **settings, return_scores=return_scores, **generate_kwargs))
+
+    def iter_narrations(
+        self,
+        clips: Iterable,
+        *,
+        prompt: str | None = None,
+        demonstrations: Iterable[Sequence] | None = None,
+        batch_size: int = 8,
+        return_scores: bool = False,
+        **generate_kwargs: Any,
+    ) -> Iterator:
+        """As `narrate`, one narration after the other, as they are done."""
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, but is {batch_size}")
+        clips = iter(clips)
+        own, number = None if demonstrations is None else iter(demonstrations), 0
+        while batch := list(islice(clips, batch_size)):
+            of_batch = None if own is None else list(islice(own, len(batch)))
+            if own is None and self.finder is not None:
+                of_batch = self._find(batch, number)
+            number += len(batch)
+            prompts = self.read(batch, prompt=prompt, demonstrations=of_batch)
+            generated_ids = prompts.generate(**{**generate_kwargs, "return_dict_in_generate": False})
+            if not self.model.config.is_encoder_decoder:
+                generated_ids = generated_ids[:, prompts.input_ids.shape[1] :]
+            said = self.processor.post_process_narrations(generated_ids)
+            if not all(said):
+                warnings.warn("The model ended a narration before its first word: it is empty", stacklevel=2)
+            if return_scores:
+                said = list(zip(said, self._score_generated(prompts, generated_ids)))
+            each = len(said) // len(batch)
+            yield from said if each == 1 else (said[i : i + each] for i in range(0, len(said), each))
+
+    @torch.no_grad()
+    def score(
+        self,
+        clips: Sequence,
+        candidates: Sequence[str],
+        *,
+        prompt: str | None = None,
+        batch_size: int = 8,
+        class_batch_size: int | None = 256,
+    ) -> torch.FloatTensor:
+        """
+        How likely each of many narrations of each clip is.
+
+        Args:
+            clips (`Sequence`): to ask about.
+            candidates (`Sequence[str]`): any number, the same for all clips.
+            prompt (`str`, *optional*): instead of the session's, for this call.
+            batch_size (`int`, *optional*, defaults to 8): clips at a time.
+            class_batch_size (`int`, *optional*, defaults to 256): candidates at a time.
+
+        Returns:
+            `torch.FloatTensor` of shape `(num_clips, num_candidates)`: the mean log-likelihood of the tokens of each.
+
+        Raises:
+            ValueError: if a candidate has no word; as `read`.
+        """
+        classes = self.processor.encode_classes(list(candidates))
+        clips, scores = list(clips), []
+        for start in range(0, len(clips), batch_size):
+            batch = clips[start : start + batch_size]
+            own = None if self.finder is None else self._find(batch, start)
+            prompts = self.read(batch, prompt=prompt, demonstrations=own)
+            scores.append(prompts.score(**classes, class_batch_size=class_batch_size))
+        return torch.cat(scores)
+
+    # ------------------------------------------------------------------------------------------------------- details
+
+    def _find(self, clips: Sequence, number: int) -> list[list[Demonstration]]:
+        """Of clips, the first of which is the `number`-th of a call, so that each has a draw of its own."""
+        return [self.finder.find(clip, index=number + place) for place, clip in enumerate(clips)]
+
+    def _common_beginning(self, features: torch.Tensor) -> CommonBeginning:
+        """What all prompts begin with; another if its clips' features or the language model are others than before."""
+        weights = look_over({"language_model": self.model.language_model})
+        before = self._beginning
+        if before is None or before[0] != weights or not torch.equal(before[1].features, features):
+            self._beginning = None  # before another takes as much memory
+            self._beginning = weights, CommonBeginning(self.model, features)
+        return self._beginning[1]
+
+    def _read_whole(self, prompt: str, demonstrations: Sequence[Sequence[Demonstration]], features) -> ReadPrompts:
+        """All of each clip's prompt; `features` are of all its clips, in reading order."""
+        rows = [self._tokens(prompt, own) for own in demonstrations]
+        batch = self.processor.pad([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows])
+        batch = {name: values.to(self.model.device) for name, values in batch.items()}
+        return self.model.read_prompts(**batch, **as_inputs(features))
+
+    def _tokens(self, prompt: str, demonstrations: Sequence[Demonstration]) -> list[int]:
+        text = self.processor.build_prompt([demonstration.narration for demonstration in demonstrations], prompt)
+        if text.count(VIDEO_TOKEN) != len(demonstrations) + 1:
+            raise ValueError(f"Neither prompt nor narrations may contain {VIDEO_TOKEN!r}, but here is {text!r}")
+        input_ids = self.processor.encode(text)["input_ids"]
+        # T5 has none.
+        longest = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if longest is not None and len(input_ids) >= longest:
+            raise ValueError(
+                f"A prompt with {len(demonstrations)} demonstrations has {len(input_ids)} tokens, but the language "
+                f"model can read {longest} with its answer: give fewer, or shorter ones"
+            )
+        return input_ids
+
+    def _encode(self, clips: Sequence) -> torch.Tensor:
+        """(num_videos, num_query_tokens, hidden_size), on the model's device and of its type."""
+        features = self.encoder.encode(clips, **self.clip_settings)
+        stacked = torch.stack([own.video_hidden_states for own in features])
+        return stacked.to(self.model.device, self.model.dtype)
+
+    def _score_generated(self, prompts: ReadPrompts, generated_ids: torch.LongTensor) -> list[float]:
+        """Of each narration, without what begins and ends it."""
+        repeats = len(generated_ids) // len(prompts)
+        if repeats > 1:
+            prompts = prompts.select(
+                torch.arange(len(prompts), device=generated_ids.device).repeat_interleave(repeats)
+            )
+        config = self.model.generation_config
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        special = [token for token in (*ends, config.pad_token_id, config.decoder_start_token_id) if token is not None]
+        is_word = ~torch.isin(generated_ids, torch.tensor(special, device=generated_ids.device))
+        # Words first, so that none stands after what is left out.
+        order = is_word.long().argsort(dim=1, descending=True, stable=True)
+        words, mask = generated_ids.gather(1, order), is_word.gather(1, order)
+        return prompts.log_likelihood(words, mask.long()).tolist()
+
+
+__all__ = ["InContextSession"]
