@@ -20,8 +20,14 @@ from models import SHAPES, make_model, make_processor
 from transformers_eilev.in_context import InContextSession
 
 
-# So short that, of a small tokenizer, a prompt with 16 of them has a thousand tokens.
-NARRATION, PROMPT = "The camera wearer drops the dough.", "What is this?"
+# Prompt and narration: in the tokens of small vocabularies, a thousand with 16 demonstrations.
+TEXTS = {
+    "opt": (
+        "Question: What is the camera wearer doing? Answer:",
+        "The camera wearer picks up the cup from the table.",
+    ),
+    "t5": ("What is this?", "The camera wearer drops the dough."),
+}
 
 
 def make_frames(number: int, size: int, seed: int) -> list[torch.Tensor]:
@@ -33,10 +39,10 @@ def make_frames(number: int, size: int, seed: int) -> list[torch.Tensor]:
     ]
 
 
-def narrate_plainly(model, processor, demonstrations, clips, batch_size: int, settings: dict) -> list[str]:
+def narrate_plainly(model, processor, prompt, demonstrations, clips, batch_size: int, settings: dict) -> list[str]:
     """All of the prompt for each clip, as `generate` has it."""
     said = []
-    text = processor.build_prompt([narration for _, narration in demonstrations], PROMPT)
+    text = processor.build_prompt([narration for _, narration in demonstrations], prompt)
     context = [clip for clip, _ in demonstrations]
     for start in range(0, len(clips), batch_size):
         batch = clips[start : start + batch_size]
@@ -70,21 +76,22 @@ def main():
         model = model.to(args.device, getattr(torch, args.dtype))
         # Nothing that the tokenizer has no word for.
         words = {"suppress_tokens": list(range(len(processor.tokenizer), model.config.text_config.vocab_size))}
-        results[family] = measure(model, processor, args, {**settings, **words})
+        results[family] = measure(model, processor, TEXTS[family], args, {**settings, **words})
         report(family, results[family])
     print(json.dumps({"benchmark": "in_context", "model": args.model, "device": args.device, **results}))
 
 
-def measure(model, processor, args, settings: dict) -> dict:
+def measure(model, processor, texts: tuple[str, str], args, settings: dict) -> dict:
     """Seconds a clip, by the number of demonstrations."""
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     size = model.config.vision_config.image_size
+    prompt, narration = texts
     clips = make_frames(args.queries, size, 1)
     session_sec, plain_sec = {}, {}
     for num_examples in (0, 4, NUM_EXAMPLES):
-        demonstrations = [(clip, NARRATION) for clip in make_frames(num_examples, size, 0)]
+        demonstrations = [(clip, narration) for clip in make_frames(num_examples, size, 0)]
         start = clock()
-        session = InContextSession(model, processor, demonstrations, prompt=PROMPT)
+        session = InContextSession(model, processor, demonstrations, prompt=prompt)
         session.narrate(make_frames(1, size, 2), **settings)  # the demonstrations are read with the first clip
         beginning = clock() - start
         start = clock()
@@ -92,11 +99,11 @@ def measure(model, processor, args, settings: dict) -> dict:
         session_sec[num_examples] = (clock() - start) / len(clips)
         few = clips[: args.plain_queries]
         start = clock()
-        plain = narrate_plainly(model, processor, demonstrations, few, args.plain_queries, settings)
+        plain = narrate_plainly(model, processor, prompt, demonstrations, few, args.plain_queries, settings)
         plain_sec[num_examples] = (clock() - start) / len(few)
         if args.dtype == "float32" and plain != said[: len(plain)]:
             raise SystemExit(f"The session says {said[: len(plain)]}, but the plain way {plain}")
-    length = len(processor.encode(processor.build_prompt([NARRATION] * NUM_EXAMPLES, PROMPT))["input_ids"])
+    length = len(processor.encode(processor.build_prompt([narration] * NUM_EXAMPLES, prompt))["input_ids"])
     return {"tokens": length, "plain_sec": plain_sec, "session_sec": session_sec, "beginning_sec": beginning}
 
 

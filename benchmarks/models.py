@@ -67,7 +67,7 @@ def _t5_config(shape: str) -> T5Config:
     if shape == "full":
         sizes = {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32, "vocab_size": 32128}
     elif shape == "midsize":  # of OPT's size what Flan-T5-XL's encoder is of OPT-2.7B's
-        sizes = {"d_model": 384, "d_kv": 64, "d_ff": 960, "num_layers": 8, "num_heads": 6, "vocab_size": 8192}
+        sizes = {"d_model": 384, "d_kv": 64, "d_ff": 960, "num_layers": 6, "num_heads": 6, "vocab_size": 8192}
     else:
         sizes = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 8, "vocab_size": 32128}
     return T5Config(**sizes, **shared)
