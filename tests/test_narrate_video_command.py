@@ -69,7 +69,7 @@ def test_shown_and_not_written(video):
     assert "0.00 -     4.00" in result.stdout
 
 
-@pytest.mark.parametrize("choose", ["video", "qformer", "random"])
+@pytest.mark.parametrize("choose", ["video", "qformer", "text", "mixed", "random"])
 def test_demonstrations_chosen_for_each_clip(video, library, tmp_path, choose):
     settings = ["--every", 4, "--end", 12, "--demonstrations", library, "--choose", choose, "--shots", 2]
     for name in ("one.jsonl", "two.jsonl"):

@@ -177,7 +177,9 @@ class Finder:
     def __init__(self, videos, demonstrations):
         self.videos, self.demonstrations = videos, demonstrations
 
-    def find(self, clip, index):
+    compares_texts = False
+
+    def find(self, clip, text, origin, index):
         place = next(i for i, video in enumerate(self.videos) if video is clip)
         return self.demonstrations[:place]
 
@@ -191,6 +193,26 @@ def test_demonstrations_of_each_clip(golden, videos):
     assert session.narrate(videos[:3], **TEN) == expected
     with pytest.raises(ValueError, match="either `demonstrations` or a `finder`"):
         InContextSession(model, processor, pairs, finder=finder)
+
+
+def test_drafts_for_a_finder_that_compares_texts(golden, videos):
+    """Of each clip what is said of it without demonstrations."""
+    processor, model = golden.interleaved, golden.model
+    asked = []
+
+    class TextFinder(Finder):
+        compares_texts = True
+
+        def find(self, clip, text, origin, index):
+            asked.append((text, index))
+            return super().find(clip, text, origin, index)
+
+    finder = TextFinder(videos, [Demonstration(*pair) for pair in zip(videos, NARRATIONS)])
+    InContextSession(model, processor, finder=finder).narrate(videos[:3], batch_size=2, **TEN)
+    drafts = plain(model, processor, [], videos[:3], num_beams=1, do_sample=False)
+    assert asked == [(draft, index) for index, draft in enumerate(drafts)]
+    with pytest.raises(ValueError, match="no `finder`"):
+        InContextSession(model, processor).find(videos[:1])
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ class Choice(StrEnum):
     ALL = "all"
     VIDEO = "video"
     QFORMER = "qformer"
+    TEXT = "text"
+    MIXED = "mixed"
     RANDOM = "random"
 
 
@@ -38,7 +40,11 @@ def narrate_video(
         ),
     ] = None,
     choose: Annotated[
-        Choice, typer.Option(help="Which of them: all, those like the clip at hand, or any at random.")
+        Choice,
+        typer.Option(
+            help="Which of them: all; those like the clip at hand to the vision model or the Q-Former, in what is said "
+            "of it, or in both; or any at random."
+        ),
     ] = Choice.ALL,
     shots: Annotated[int, typer.Option(help="How many of them, if they are chosen for each clip.")] = 16,
     prompt: Annotated[str | None, typer.Option(help="The question that is asked of every clip.")] = None,
@@ -107,13 +113,15 @@ def narrate_video(
         encoder = ClipEncoder(loaded_model, loaded_processor, store=ClipFeatureStore(features))
         finder = None
         if choose is not Choice.ALL:
-            finder = DemonstrationFinder(shown, num_examples=shots, by=choose.value, encoder=encoder, seed=seed)
+            by = {"video": 0.5, "text": 0.5} if choose is Choice.MIXED else choose.value
+            finder = DemonstrationFinder(shown, num_examples=shots, by=by, encoder=encoder, seed=seed, **clip_settings)
         session = InContextSession(
             loaded_model,
             loaded_processor,
             shown if finder is None else (),
             **given(prompt=prompt),
             encoder=encoder,
+            finder=finder,
             **clip_settings,
         )
         generation_settings = given(
@@ -125,7 +133,7 @@ def narrate_video(
         )
         narrations = narrate_stretches(
             video,
-            partial(_narrate, session, finder, video, generation_settings, seed),
+            partial(_narrate, session, video, generation_settings, seed),
             every=every,
             clip_sec=clip_sec,
             num_frames=window.num_frames,
@@ -148,7 +156,7 @@ def narrate_video(
         typer.echo(f"{number} narrations in {output}", err=True)
 
 
-def _narrate(session, finder, video: str, settings: dict, seed: int, clips: list, spans: list) -> list:
+def _narrate(session, video: str, settings: dict, seed: int, clips: list, spans: list) -> list:
     """Narrations of clips of a video, cut from between these seconds, with their scores."""
     import torch
 
@@ -157,11 +165,8 @@ def _narrate(session, finder, video: str, settings: dict, seed: int, clips: list
     # Numbered by their times, in tenths of a second, so that a call that goes on draws what it would have.
     numbers = [round(10 * start) for start, _ in spans]
     own = None
-    if finder is not None:
-        own = [
-            finder.find(clip, origin=ClipSpan(video, *span), index=number)
-            for clip, span, number in zip(clips, spans, numbers)
-        ]
+    if session.finder is not None:
+        own = session.find(clips, origins=[ClipSpan(video, *span) for span in spans], indices=numbers)
     with torch.random.fork_rng():
         torch.manual_seed(seed + numbers[0])
         return session.narrate(clips, demonstrations=own, batch_size=len(clips), return_scores=True, **settings)

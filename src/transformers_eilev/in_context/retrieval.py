@@ -138,6 +138,11 @@ class DemonstrationFinder:
         [rows] = self._index.search(query, self.num_examples, [excluded])
         return arrange(rows, self.order, [self.seed, 0, index])
 
+    @property
+    def compares_texts(self) -> bool:
+        """Whether `find` needs a `text`."""
+        return "text" in self.by
+
     def save(self, folder: str | os.PathLike) -> None:
         """
         Writes the vectors of the library, and what they are of, for `load`.

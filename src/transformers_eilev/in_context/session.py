@@ -103,6 +103,32 @@ class InContextSession:
         return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
 
     @torch.no_grad()
+    def find(
+        self, clips: Sequence, *, origins: Sequence | None = None, indices: Sequence[int] | None = None
+    ) -> list[list[Demonstration]]:
+        """
+        What the session's finder finds for each clip. Where it compares texts, a clip's is what the model says of it
+        without demonstrations, greedily.
+
+        Args:
+            clips (`Sequence`): to ask about.
+            origins (`Sequence`, *optional*): of clips that are given as frames, the [`ClipSpan`] that each is from.
+            indices (`Sequence[int]`, *optional*): of the clips; another one, another draw. By default their places.
+
+        Raises:
+            ValueError: if the session has no finder; as [`DemonstrationFinder.find`].
+        """
+        if self.finder is None:
+            raise ValueError("This session has no `finder`")
+        texts = [None] * len(clips)
+        if self.finder.compares_texts:
+            prompts = self.read(clips, demonstrations=[()] * len(clips))
+            texts = self.processor.post_process_narrations(self._generate(prompts, num_beams=1, do_sample=False))
+        origins, indices = origins or [None] * len(clips), indices or range(len(clips))
+        rows = zip(clips, texts, origins, indices, strict=True)
+        return [self.finder.find(clip, text=text, origin=origin, index=index) for clip, text, origin, index in rows]
+
+    @torch.no_grad()
     def read(
         self, clips: Sequence, *, prompt: str | None = None, demonstrations: Sequence[Sequence] | None = None
     ) -> ReadPrompts:
@@ -125,7 +151,7 @@ class InContextSession:
             raise ValueError("There is no clip to read")
         prompt = prompt or self.prompt
         if demonstrations is None and self.finder is not None:
-            demonstrations = self._find(clips, 0)
+            demonstrations = self.find(clips)
         if demonstrations is not None:
             if len(demonstrations) != len(clips):
                 raise ValueError(f"There are {len(clips)} clips, but demonstrations for {len(demonstrations)}")
@@ -190,17 +216,15 @@ class InContextSession:
         while batch := list(islice(clips, batch_size)):
             of_batch = None if own is None else list(islice(own, len(batch)))
             if own is None and self.finder is not None:
-                of_batch = self._find(batch, number)
+                of_batch = self.find(batch, indices=range(number, number + len(batch)))
             number += len(batch)
             prompts = self.read(batch, prompt=prompt, demonstrations=of_batch)
-            generated_ids = prompts.generate(**{**generate_kwargs, "return_dict_in_generate": False})
-            if not self.model.config.is_encoder_decoder:
-                generated_ids = generated_ids[:, prompts.input_ids.shape[1] :]
+            generated_ids = self._generate(prompts, **generate_kwargs)
             said = self.processor.post_process_narrations(generated_ids)
             if not all(said):
                 warnings.warn("The model ended a narration before its first word: it is empty", stacklevel=2)
             if return_scores:
-                said = list(zip(said, self._score_generated(prompts, generated_ids)))
+                said = list(zip(said, self._score_generated(prompts, generated_ids, generate_kwargs)))
             each = len(said) // len(batch)
             yield from said if each == 1 else (said[i : i + each] for i in range(0, len(said), each))
 
@@ -234,16 +258,12 @@ class InContextSession:
         clips, scores = list(clips), []
         for start in range(0, len(clips), batch_size):
             batch = clips[start : start + batch_size]
-            own = None if self.finder is None else self._find(batch, start)
+            own = None if self.finder is None else self.find(batch, indices=range(start, start + len(batch)))
             prompts = self.read(batch, prompt=prompt, demonstrations=own)
             scores.append(prompts.score(**classes, class_batch_size=class_batch_size))
         return torch.cat(scores)
 
     # ------------------------------------------------------------------------------------------------------- details
-
-    def _find(self, clips: Sequence, number: int) -> list[list[Demonstration]]:
-        """Of clips, the first of which is the `number`-th of a call, so that each has a draw of its own."""
-        return [self.finder.find(clip, index=number + place) for place, clip in enumerate(clips)]
 
     def _common_beginning(self, features: torch.Tensor) -> CommonBeginning:
         """What all prompts begin with; another if its clips' features or the language model are others than before."""
@@ -281,16 +301,22 @@ class InContextSession:
         stacked = torch.stack([own.video_hidden_states for own in features])
         return stacked.to(self.model.device, self.model.dtype)
 
-    def _score_generated(self, prompts: ReadPrompts, generated_ids: torch.LongTensor) -> list[float]:
+    def _generate(self, prompts: ReadPrompts, **settings: Any) -> torch.LongTensor:
+        """What comes after the prompts."""
+        generated_ids = prompts.generate(**{**settings, "return_dict_in_generate": False})
+        return self.processor.without_prompt(generated_ids, {"input_ids": prompts.input_ids})
+
+    def _score_generated(self, prompts: ReadPrompts, generated_ids: torch.LongTensor, settings: dict) -> list[float]:
         """Of each narration, without what begins and ends it."""
         repeats = len(generated_ids) // len(prompts)
         if repeats > 1:
             prompts = prompts.select(
                 torch.arange(len(prompts), device=generated_ids.device).repeat_interleave(repeats)
             )
-        config = self.model.generation_config
-        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-        special = [token for token in (*ends, config.pad_token_id, config.decoder_start_token_id) if token is not None]
+        config = settings.get("generation_config") or self.model.generation_config
+        names = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
+        tokens = [settings.get(name, getattr(config, name)) for name in names]
+        special = [i for token in tokens if token is not None for i in (token if isinstance(token, list) else [token])]
         is_word = ~torch.isin(generated_ids, torch.tensor(special, device=generated_ids.device))
         # Words first, so that none stands after what is left out.
         order = is_word.long().argsort(dim=1, descending=True, stable=True)
