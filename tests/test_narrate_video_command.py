@@ -10,9 +10,9 @@ import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
-from transformers_eilev import embedded_checkpoint
+from transformers_eilev import ClipSpan, embedded_checkpoint
 from transformers_eilev.commands import app
-from transformers_eilev.in_context import ClipSpan, InContextSession, read_demonstrations
+from transformers_eilev.in_context import InContextSession, read_demonstrations
 
 
 MODEL = "eilev-synthetic-opt"

@@ -8,7 +8,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from transformers_eilev import VideoNarrationPipeline
+from transformers_eilev import ClipSpan, VideoNarrationPipeline
+from transformers_eilev.in_context import ClipEncoder, Demonstration, DemonstrationFinder
 
 
 PROMPT = "Question: What is the camera wearer doing? Answer:"
@@ -148,6 +149,23 @@ def test_demonstrations_chosen_for_each_clip(golden, greedy, clips):
 
     expected = [narration_of(golden, [clips[0]]), narration_of(golden, clips[:2], ["The camera wearer stirs."])]
     assert greedy(clips[:2], demonstrations=choose, batch_size=2) == [[{"generated_text": text}] for text in expected]
+
+
+def test_a_finder_chooses_for_each_clip(golden, greedy, clips):
+    """Stretches of files among what it finds; never the clip itself."""
+    library = [
+        Demonstration(clips[0], "The camera wearer stirs.", start=0.5, end=1.5),
+        Demonstration(clips[2], "The camera wearer cuts."),
+    ]
+    encoder = ClipEncoder(golden.model, golden.interleaved)
+    finder = DemonstrationFinder(library, num_examples=1, encoder=encoder)
+    stretch = ClipSpan(clips[0], 0.5, 1.5)
+    expected = [
+        narration_of(golden, [clips[2], clips[0]], ["The camera wearer cuts."]),
+        narration_of(golden, [stretch, clips[2]], ["The camera wearer stirs."]),
+    ]
+    said = greedy([clips[0], clips[2]], demonstrations=finder, batch_size=2)
+    assert said == [[{"generated_text": text}] for text in expected]
 
 
 def test_frames_are_one_clip(golden, greedy):

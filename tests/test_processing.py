@@ -9,7 +9,7 @@ from PIL import Image
 from test_modeling_golden import labels_of, text_of
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, AutoVideoProcessor
 
-from transformers_eilev import VideoBlip2Processor, VideoBlip2VideoProcessor
+from transformers_eilev import ClipSpan, VideoBlip2Processor, VideoBlip2VideoProcessor
 
 
 def with_original_placeholders(ids, golden):
@@ -415,3 +415,16 @@ def test_wrong_parts_are_an_error(golden):
         VideoBlip2Processor(golden.interleaved.tokenizer, golden.interleaved.tokenizer)
     with pytest.raises(ValueError, match="prompt_layout"):
         VideoBlip2Processor(golden.interleaved.video_processor, golden.interleaved.tokenizer, prompt_layout="both")
+
+
+def test_a_stretch_of_a_file_is_a_clip(golden, videos_path):
+    """With times of its own, beside clips without; the call's other settings hold for all."""
+    processor = golden.interleaved
+    path = str(videos_path / "good_cfr_bframes.mp4")
+    spans = [ClipSpan(path, 1.0, 2.5), ClipSpan(path, start=0.5), ClipSpan(path), path]
+    times = [{"start": 1.0, "end": 2.5}, {"start": 0.5}, {}, {}]
+    expected = [processor.video_processor(path, num_frames=3, **own)["pixel_values"][0] for own in times]
+    outputs = processor(text="<video>" * 4, videos=spans, num_frames=3)
+    assert torch.equal(outputs["pixel_values"], torch.stack(expected))
+    with pytest.raises(ValueError, match="have no times"):
+        processor(text="<video>", videos=[ClipSpan(np.zeros((2, 8, 8, 3), np.uint8), start=1.0)])

@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Clip": "video_reading",
+    "ClipSpan": "video_processing_video_blip_2",
     "ClipWindow": "video_reading",
     "ReadLimits": "video_reading",
     "VideoBlip2Config": "configuration_video_blip_2",

@@ -65,7 +65,7 @@ class VideoNarrationPipeline(Pipeline):
                 Together with demonstrations it is asked of every clip.
             demonstrations (`list[tuple]`, *optional*): pairs of a clip and its narration, to be narrated like. They
                 are encoded once, and a decoder-only language model reads them once, for all clips of the call. Or a
-                function from a clip to such a list, to choose for each (such as of a `DemonstrationFinder`).
+                function from a clip to such a list, to choose for each, such as a `DemonstrationFinder`.
             num_frames, fps, start, end (*optional*): which frames of each clip; see [`VideoBlip2VideoProcessor`].
             batch_size (`int`, *optional*): clips at a time.
             generate_kwargs (`dict`, *optional*): settings of `model.generate`; they may also be given as such

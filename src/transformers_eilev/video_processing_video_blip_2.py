@@ -1,6 +1,7 @@
 """Clips to `pixel_values`: reading, choosing frames, resizing, normalizing. Needs no torchvision."""
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,30 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .frame_resizing import resize_frames
 from .legacy_checkpoints import read_legacy_checkpoint
-from .video_reading import ClipWindow, frames_to_tensor, read_clip, sample_indices
+from .video_reading import ClipWindow, VideoSource, frames_to_tensor, read_clip, sample_indices
+
+
+@dataclass(frozen=True)
+class ClipSpan:
+    """
+    A stretch of a video, as a clip: `ClipSpan("kitchen.mp4", start=12.0, end=20.0)`.
+
+    Attributes:
+        source (`str`, `bytes` or file object): path, URL, bytes or binary file of a video.
+        start (`float`, *optional*): seconds from the video's first frame; by default what the call says, or the
+            processor.
+        end (`float`, *optional*): likewise. If neither the span nor the call says where the clip ends, `start` moves
+            the processor's own end along: a clip as long as any other, later.
+    """
+
+    source: VideoSource
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def times(self) -> dict[str, float]:
+        """Those of its times that are said."""
+        return {name: value for name, value in (("start", self.start), ("end", self.end)) if value is not None}
 
 
 class VideoBlip2VideosKwargs(VideosKwargs, total=False):
@@ -51,7 +75,7 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
     Turns video clips into `pixel_values` of shape `(num_videos, num_frames, 3, height, width)`.
 
     A clip is a path, a URL, `bytes` or a binary file object of a video (or `{"path": ..., "bytes": ...}` with one of
-    them, as `datasets` has it), or its frames: a uint8 array or tensor of
+    them, as `datasets` has it), a [`ClipSpan`] of one, or its frames: a uint8 array or tensor of
     shape `(num_frames, height, width, 3)` or `(num_frames, 3, height, width)`, or a list of PIL images. Of a file only
     the frames that are asked for are decoded. Frames given as such are taken as they are, unless the call asks for
     `num_frames` of them.
@@ -213,6 +237,9 @@ class VideoBlip2VideoProcessor(VideoProcessorMixin):
 
     def _read(self, clip, kwargs, settings) -> tuple[torch.Tensor, dict]:
         """A clip's frames, uint8, of shape (num_frames, 3, height, width), and where they are from."""
+        if isinstance(clip, ClipSpan):
+            kwargs = {**kwargs, **clip.times}
+            clip, settings = clip.source, self._settings(kwargs)
         if isinstance(clip, dict):
             clip = clip.get("bytes") or clip["path"]
         if _is_file(clip):
@@ -285,13 +312,15 @@ def flatten_clips(videos) -> list:
     if isinstance(videos, (list, tuple)):
         return [clip for video in videos for clip in flatten_clips(video)]
     raise ValueError(
-        "A clip is a path, a URL, bytes, a binary file object, an array of frames or a list of PIL images, not "
-        f"{videos!r} of type {type(videos).__name__}"
+        "A clip is a path, a URL, bytes, a binary file object, a ClipSpan, an array of frames or a list of PIL "
+        f"images, not {videos!r} of type {type(videos).__name__}"
     )
 
 
 def is_clip(video) -> bool:
     """Whether this is one clip, rather than a list of clips or no clip at all."""
+    if isinstance(video, ClipSpan):
+        return is_clip(video.source)
     if _is_file(video):
         return True
     if isinstance(video, dict):
@@ -317,4 +346,4 @@ def _check_settings(settings: dict):
             raise ValueError(f"`{name}=True` is not supported: frames are resized to `size` whole")
 
 
-__all__ = ["VideoBlip2VideoProcessor"]
+__all__ = ["ClipSpan", "VideoBlip2VideoProcessor"]

@@ -31,8 +31,8 @@ from tiny_models import FAMILIES, tiny_model
 from transformers import AutoModelForImageTextToText
 
 import transformers_eilev.in_context.clip_features as clip_features
-from transformers_eilev import VideoBlip2VideoProcessor, VideoReadError, VideoReadWarning
-from transformers_eilev.in_context.clip_features import ClipEncoder, ClipFeatureStore, ClipSpan
+from transformers_eilev import ClipSpan, VideoBlip2VideoProcessor, VideoReadError, VideoReadWarning
+from transformers_eilev.in_context.clip_features import ClipEncoder, ClipFeatureStore
 
 
 @pytest.fixture

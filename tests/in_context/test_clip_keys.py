@@ -20,8 +20,8 @@ from tiny_models import clips_of, tiny_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 import transformers_eilev.in_context.clip_features as clip_features
-from transformers_eilev import VideoBlip2VideoProcessor, VideoReadError, embedded_checkpoint
-from transformers_eilev.in_context.clip_features import ClipEncoder, ClipSpan
+from transformers_eilev import ClipSpan, VideoBlip2VideoProcessor, VideoReadError, embedded_checkpoint
+from transformers_eilev.in_context.clip_features import ClipEncoder
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from transformers_eilev.in_context.clip_features import ClipSpan
+from transformers_eilev import ClipSpan
 from transformers_eilev.in_context.library import (
     Demonstration,
     as_demonstrations,

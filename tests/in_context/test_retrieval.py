@@ -8,9 +8,9 @@ import pytest
 import torch
 from encoded_clips import VIDEO_NAMES, small_encoder, small_processor
 
+from transformers_eilev import ClipSpan
 from transformers_eilev.data.context_samplers import ContextSampler, InContextSampler
 from transformers_eilev.data.in_context import InContextDataset
-from transformers_eilev.in_context.clip_features import ClipSpan
 from transformers_eilev.in_context.library import Demonstration
 from transformers_eilev.in_context.retrieval import DemonstrationFinder, SimilaritySampler
 

@@ -7,8 +7,8 @@ import torch
 from test_modeling import close
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from transformers_eilev import embedded_checkpoint
-from transformers_eilev.in_context import ClipEncoder, ClipSpan, Demonstration, InContextSession
+from transformers_eilev import ClipSpan, embedded_checkpoint
+from transformers_eilev.in_context import ClipEncoder, Demonstration, InContextSession
 from transformers_eilev.processing_video_blip_2 import DEFAULT_PROMPT
 
 

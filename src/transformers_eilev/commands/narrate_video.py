@@ -42,8 +42,8 @@ def narrate_video(
     choose: Annotated[
         Choice,
         typer.Option(
-            help="Which of them: all; those like the clip at hand to the vision model or the Q-Former, in what is said "
-            "of it, or in both; or any at random."
+            help="Which of them: all; those like the clip at hand, to the vision model or the Q-Former, in what is "
+            "said of it, or in both; or any at random."
         ),
     ] = Choice.ALL,
     shots: Annotated[int, typer.Option(help="How many of them, if they are chosen for each clip.")] = 16,
@@ -160,7 +160,7 @@ def _narrate(session, video: str, settings: dict, seed: int, clips: list, spans:
     """Narrations of clips of a video, cut from between these seconds, with their scores."""
     import torch
 
-    from ..in_context import ClipSpan
+    from ..video_processing_video_blip_2 import ClipSpan
 
     # Numbered by their times, in tenths of a second, so that a call that goes on draws what it would have.
     numbers = [round(10 * start) for start, _ in spans]

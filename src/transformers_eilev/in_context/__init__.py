@@ -11,7 +11,6 @@ _MODULE_OF = {
     "ClipEncoder": "clip_features",
     "ClipFeatureStore": "feature_store",
     "ClipFeatures": "feature_store",
-    "ClipSpan": "clip_features",
     "Demonstration": "library",
     "DemonstrationFinder": "retrieval",
     "InContextSession": "session",

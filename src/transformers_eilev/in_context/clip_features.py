@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..video_processing_video_blip_2 import PIXEL_SETTINGS, is_clip
+from ..video_processing_video_blip_2 import PIXEL_SETTINGS, ClipSpan, is_clip
 from ..video_reading import ClipWindow, ReadLimits, VideoReadError, VideoReadWarning, VideoSource, iter_clips
 from ..video_sources import open_source, source_name
 from ..weight_hashes import PartsHash, hash_weights
@@ -42,24 +42,6 @@ _CLIP_SETTINGS = ("num_frames", "fps", "start", "end")
 _SETTLED_NS = 2_000_000_000
 _MAX_DIGESTS = 1 << 16
 _DIGESTS: dict[tuple, str] = {}  # of files, by what tells that they are as they were
-
-
-@dataclass(frozen=True)
-class ClipSpan:
-    """
-    A stretch of a video, as a clip: `ClipSpan("kitchen.mp4", start=12.0, end=20.0)`.
-
-    Attributes:
-        source (`str`, `bytes` or file object): path, URL, bytes or binary file of a video.
-        start (`float`, *optional*): seconds from the video's first frame; by default what the call says, or the
-            processor.
-        end (`float`, *optional*): likewise. If neither the span nor the call says where the clip ends, `start` moves
-            the processor's own end along: a clip as long as any other, later.
-    """
-
-    source: VideoSource
-    start: float | None = None
-    end: float | None = None
 
 
 class ClipEncoder:
@@ -197,7 +179,7 @@ class ClipEncoder:
         unknown = sorted(clip_settings.keys() - set(_CLIP_SETTINGS))
         if unknown:
             raise TypeError(f"A clip has the settings {', '.join(_CLIP_SETTINGS)}, but not {', '.join(unknown)}")
-        if isinstance(clips, ClipSpan) or is_clip(clips):
+        if is_clip(clips):
             raise ValueError("`clips` must be a sequence of clips, but is one clip: give `[clip]`")
         requests = []
         for index, clip in enumerate(clips):
@@ -211,8 +193,7 @@ class ClipEncoder:
         return requests
 
     def _request(self, span: ClipSpan, clip_settings: dict[str, Any]) -> "_Request":
-        own = {name: value for name, value in (("start", span.start), ("end", span.end)) if value is not None}
-        settings = {**clip_settings, **own}
+        settings = {**clip_settings, **span.times}
         source = span.source
         if isinstance(source, dict):
             source = source.get("bytes") or source["path"]
@@ -436,4 +417,4 @@ class _Sources:
         self._videos.clear()
 
 
-__all__ = ["ClipEncoder", "ClipFeatureStore", "ClipFeatures", "ClipSpan"]
+__all__ = ["ClipEncoder", "ClipFeatureStore", "ClipFeatures"]

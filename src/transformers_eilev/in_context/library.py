@@ -12,10 +12,9 @@ from typing import Any
 
 from ..data.narrations import clean_narration_text
 from ..processing_video_blip_2 import VIDEO_TOKEN
-from ..video_processing_video_blip_2 import is_clip
+from ..video_processing_video_blip_2 import ClipSpan, is_clip
 from ..video_reading import probe_video
 from ..video_sources import source_name
-from .clip_features import ClipSpan
 
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class Demonstration:
     A narrated clip.
 
     Attributes:
-        clip (`Any`): a path, or whatever else the video processor takes, or a [`ClipSpan`].
+        clip (`Any`): a path, or whatever else the video processor takes.
         narration (`str`): what is done in it, in one line.
         start, end (`float`, *optional*): seconds from the video's first frame; by default the processor's own.
         verb, noun (`str`, *optional*): the action, to choose demonstrations by.

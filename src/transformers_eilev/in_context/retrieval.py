@@ -12,6 +12,7 @@ import torch
 
 from ..data.context_samplers import InContextSampler
 from ..data.files import atomic_file, write_json
+from ..video_processing_video_blip_2 import ClipSpan
 from ..video_sources import source_name
 from .library import Demonstration, as_demonstrations, span_of
 from .similarity import NearestRows, SimilaritySampler, arrange, check_choice, combine, import_faiss
@@ -106,7 +107,7 @@ class DemonstrationFinder:
         Chooses demonstrations.
 
         Args:
-            clip (*optional*): that is asked about, a [`ClipSpan`] or what the video processor takes. May be left out
+            clip (*optional*): that is asked about, as the video processor takes it. May be left out
                 where nothing is found by clips.
             text (`str`, *optional*): to compare narrations with, such as a draft. Needed for "text".
             verb, noun (`str`, *optional*): of the clip. One of them is needed for "labels".
@@ -123,6 +124,10 @@ class DemonstrationFinder:
         """
         rows = self.find_rows(clip, text=text, verb=verb, noun=noun, index=index, exclude=exclude, origin=origin)
         return [self.demonstrations[row] for row in rows]
+
+    def __call__(self, clip) -> list[tuple[Any, str]]:
+        """Pairs of a clip and its narration, as a pipeline takes them: `narrate(clips, demonstrations=finder)`."""
+        return [(span_of(own), own.narration) for own in self.find(clip)]
 
     def find_rows(self, clip=None, *, text=None, verb=None, noun=None, index=0, exclude=(), origin=None) -> list[int]:
         """The rows of what `find` returns."""
@@ -376,7 +381,7 @@ def _check_same(saved: dict, now: dict, folder: Path) -> None:
 def _place_of(demonstration: Demonstration, window: tuple[float, float]) -> tuple[Any, float, float]:
     """What a clip is cut from, and from when to when, in seconds."""
     span = span_of(demonstration)
-    source, start, end = (span.source, span.start, span.end) if hasattr(span, "source") else (span, None, None)
+    source, start, end = (span.source, span.start, span.end) if isinstance(span, ClipSpan) else (span, None, None)
     if isinstance(source, str | os.PathLike):
         name = source_name(source)
         source = name if "://" in name else os.path.realpath(name)

@@ -31,7 +31,7 @@ class InContextSession:
         model ([`VideoBlip2ForConditionalGeneration`]): of any device and type.
         processor ([`VideoBlip2Processor`]): of the same checkpoint.
         demonstrations (`Sequence`, *optional*): [`Demonstration`]s, or pairs of a clip and its narration, in the order
-            of the prompt. A clip is what the video processor takes, or a [`ClipSpan`].
+            of the prompt. A clip is what the video processor takes.
         prompt (`str`, *optional*): the question, asked of every clip.
         encoder ([`ClipEncoder`], *optional*): which keeps the clips' features, to share with others or on disk; by
             default one of its own, in memory.
