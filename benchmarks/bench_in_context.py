@@ -74,8 +74,9 @@ def main():
         model = make_model(args.model, processor.video_token_id, family)
         processor = make_processor(model.config, family)
         model = model.to(args.device, getattr(torch, args.dtype))
-        # Nothing that the tokenizer has no word for.
-        words = {"suppress_tokens": list(range(len(processor.tokenizer), model.config.text_config.vocab_size))}
+        # Nothing but words.
+        tokenizer, vocab_size = processor.tokenizer, model.config.text_config.vocab_size
+        words = {"suppress_tokens": [*tokenizer.all_special_ids, *range(len(tokenizer), vocab_size)]}
         results[family] = measure(model, processor, TEXTS[family], args, {**settings, **words})
         report(family, results[family])
     print(json.dumps({"benchmark": "in_context", "model": args.model, "device": args.device, **results}))

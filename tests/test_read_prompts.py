@@ -1,12 +1,18 @@
 """Texts that were read once give what they give when they are read anew each time."""
 
+import copy
+import pickle
+import sys
+import threading
+
 import pytest
 import torch
 from test_generation import EIGHT
 from test_modeling import close
 from tiny_models import CLIP, FAMILIES, batch_of, clips_of, inputs_of, tiny_model
+from transformers import GenerationConfig
 
-from transformers_eilev.shared_prefix import SharedPrefixCache
+from transformers_eilev.shared_prefix import ATTENTION, SharedPrefixCache
 
 
 PREFIX = [2, *CLIP, 10, 11, *CLIP, 12]
@@ -180,7 +186,7 @@ def test_the_attention_of_the_model_is_as_before(model):
         pass
 
     def stop(*_):
-        assert config._attn_implementation == "shared_prefix"
+        assert config._attn_implementation == ATTENTION
         raise Stop
 
     hook = model.language_model.get_decoder().register_forward_hook(stop)
@@ -233,3 +239,107 @@ def test_no_more_is_cropped_than_a_row_has(opt):
     cache = read_apart(opt).cache.fork()
     with pytest.raises(ValueError, match="8 tokens can't be removed: the rows have 7"):
         cache.crop(-8)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_cache": False},
+        {"generation_config": "uncached"},
+        {"cache_implementation": "static"},
+        {"encoder_repetition_penalty": 1.8},
+        {"encoder_no_repeat_ngram_size": 1},
+        {"prefill_chunk_size": 4},
+        {"assistant_model": "itself"},
+        {"output_scores": True, "return_dict_in_generate": True},
+    ],
+    ids=str,
+)
+def test_settings_that_read_the_texts_themselves(model, settings):
+    """They say what `generate` says, with or without a common beginning."""
+    if model.config.is_encoder_decoder and "prefill_chunk_size" in settings:
+        pytest.skip("chunks are for decoder-only models")
+    if not model.config.is_encoder_decoder and any(name.startswith("encoder_") for name in settings):
+        pytest.skip("penalties of the encoder's text")
+    settings = {**EIGHT, **settings}
+    if "generation_config" in settings:
+        settings = {"generation_config": GenerationConfig(**EIGHT, use_cache=False, pad_token_id=0, eos_token_id=1)}
+        settings["generation_config"].decoder_start_token_id = 0
+    if "assistant_model" in settings:
+        settings["assistant_model"] = model
+    clips = clips_of(3)
+    if model.config.is_encoder_decoder:
+        inputs = {"input_ids": torch.tensor([PREFIX + RESTS[0]]), "pixel_values": clips}
+        prompts = model.read_prompts(**inputs)
+    else:
+        inputs = {"input_ids": torch.tensor([PREFIX + RESTS[0]]), "pixel_values": clips}
+        prefix = model.read_prompts(torch.tensor([PREFIX]), pixel_values=clips[:2])
+        prompts = model.read_prompts(torch.tensor([RESTS[0]]), prefix=prefix, pixel_values=clips[2:])
+    expected, said = model.generate(**inputs, **settings), prompts.generate(**settings)
+    expected, said = (getattr(outputs, "sequences", outputs) for outputs in (expected, said))
+    assert said.tolist() == expected.tolist()
+
+
+def test_other_threads_run_the_model_as_ever(model):
+    """A plain pass waits while another thread runs shared attention, and the other way round; none is left behind."""
+    inputs, (ids, mask) = inputs_of(model), class_ids_of(model)
+    decoder_ids = {"decoder_input_ids": torch.zeros(3, 4, dtype=torch.long)} if model.config.is_encoder_decoder else {}
+    before = model.language_model.get_decoder().config._attn_implementation
+    with torch.no_grad():
+        expected = model(**inputs, **decoder_ids).logits
+    prompts = model.read_prompts(**inputs)
+    scores = prompts.score(ids, mask)
+    faults = []
+
+    def plain():
+        with torch.no_grad():
+            for _ in range(30):
+                faults.append((model(**inputs, **decoder_ids).logits - expected).abs().max().item())
+
+    def shared():
+        for _ in range(30):
+            faults.append((prompts.score(ids, mask) - scores).abs().max().item())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=target) for target in (plain, shared, plain, shared)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(faults) == 120 and max(faults) < 1e-4
+    assert model.language_model.get_decoder().config._attn_implementation == before
+
+
+def test_a_copy_of_the_model_waits_for_nobody(model):
+    with model.attention_turns.take(model.language_model, None):
+        copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    close(
+        copied.read_prompts(**inputs_of(model)).score(*class_ids_of(model)),
+        model.read_prompts(**inputs_of(model)).score(*class_ids_of(model)),
+    )
+
+
+def test_longer_than_can_be_read(opt):
+    prompts = opt.read_prompts(**inputs_of(opt))
+    with pytest.raises(ValueError, match="tokens and 200 more are longer than the 128"):
+        prompts.generate(max_new_tokens=200)
+    with pytest.raises(ValueError, match="longer than the 128"):
+        prompts.score(torch.full((1, 150), 60))
+
+
+def test_tokens_that_are_none(model):
+    prompts = model.read_prompts(**inputs_of(model))
+    with pytest.raises(ValueError, match="has not: .*1000"):
+        prompts.score(torch.tensor([[60, 1000]]), torch.ones(1, 2))
+    with pytest.raises(ValueError, match="of shape"):
+        prompts.score(torch.tensor([60, 61]))
+
+
+def test_many_given_words():
+    model = tiny_model("flan-t5")
+    prompts = model.read_prompts(**inputs_of(model, [0]))
+    assert prompts.score(torch.tensor([[60]]), given=[[61] * 1500]).shape == (1, 1)

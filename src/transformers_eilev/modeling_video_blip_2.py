@@ -23,7 +23,7 @@ from .adapters import base_of_adapter
 from .configuration_video_blip_2 import VideoBlip2Config
 from .generation_video_blip_2 import VideoBlip2GenerationMixin
 from .read_prompts import ReadPrompts, read_prompts
-from .shared_prefix import shared_attention
+from .shared_prefix import AttentionTurns
 
 
 @dataclass
@@ -82,6 +82,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         self.language_model = auto_class.from_config(config.text_config)
         if config.text_config.model_type == "t5" and not config.text_config.scale_decoder_outputs:
             _untie_t5_head(self.language_model)
+        self.attention_turns = AttentionTurns()
         self.post_init()
 
     @torch.no_grad()
@@ -299,7 +300,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         )
 
     def _decode(self, labels, video_features, logits_to_keep, num_items_in_batch=None, **inputs):
-        with shared_attention(self.language_model, inputs["past_key_values"]) as shared:
+        with self.attention_turns.take(self.language_model, inputs["past_key_values"]) as shared:
             outputs = self.language_model(**inputs, **shared, logits_to_keep=logits_to_keep, return_dict=True)
         loss = None
         if labels is not None:
@@ -318,7 +319,7 @@ class VideoBlip2ForConditionalGeneration(Blip2PreTrainedModel, VideoBlip2Generat
         if labels is not None and inputs["decoder_input_ids"] is None and inputs["decoder_inputs_embeds"] is None:
             inputs["decoder_input_ids"] = self.language_model.prepare_decoder_input_ids_from_labels(labels)
             inputs["use_cache"] = False
-        with shared_attention(self.language_model, inputs["past_key_values"]) as shared:
+        with self.attention_turns.take(self.language_model, inputs["past_key_values"]) as shared:
             outputs = self.language_model(**inputs, **shared, return_dict=True)
         loss = None
         if labels is not None:

@@ -15,8 +15,6 @@ from .video_processing_video_blip_2 import is_clip
 logger = logging.get_logger(__name__)
 
 _CLIP_SETTINGS = ("num_frames", "fps", "start", "end")
-# With these `generate` reads the whole prompt itself.
-_READS_ITSELF = {"assistant_model", "cache_implementation", "past_key_values", "prefill_chunk_size", "use_cache"}
 
 
 class VideoNarrationPipeline(Pipeline):
@@ -65,7 +63,7 @@ class VideoNarrationPipeline(Pipeline):
                 Together with demonstrations it is asked of every clip.
             demonstrations (`list[tuple]`, *optional*): pairs of a clip and its narration, to be narrated like. They
                 are encoded once, and a decoder-only language model reads them once, for all clips of the call. Or a
-                function from a clip to such a list, to choose for each, such as a `DemonstrationFinder`.
+                function from a clip to such a list, to choose for each, such as a `DemonstrationFinder` of videos.
             num_frames, fps, start, end (*optional*): which frames of each clip; see [`VideoBlip2VideoProcessor`].
             batch_size (`int`, *optional*): clips at a time.
             generate_kwargs (`dict`, *optional*): settings of `model.generate`; they may also be given as such
@@ -139,7 +137,7 @@ class VideoNarrationPipeline(Pipeline):
         rows = model_inputs["input_ids"]
         beginning = self._begin(demonstrations) if demonstrations else None
         is_common = beginning is not None and all(shares) and bool((rows == rows[:1]).all())
-        if is_common and self.processor.is_decoder_only and not self._reads_itself(generate_kwargs):
+        if is_common and self.processor.is_decoder_only:
             generated_ids = beginning.go_on(rows[:1], torch.cat(features)).generate(**generate_kwargs)
         else:
             if beginning is not None:
@@ -155,11 +153,6 @@ class VideoNarrationPipeline(Pipeline):
             features = self._encode([clip for clip, _ in demonstrations])
             self._beginning = demonstrations, CommonBeginning(self.model, features)
         return self._beginning[1]
-
-    def _reads_itself(self, generate_kwargs) -> bool:
-        config = generate_kwargs.get("generation_config") or self.model.generation_config
-        needs = config.cache_implementation is not None or config.use_cache is False
-        return needs or bool(_READS_ITSELF & set(generate_kwargs))
 
     def _encode(self, clips):
         video_inputs = self.processor.video_processor.pad_frames(clips)

@@ -10,12 +10,14 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
-from .shared_prefix import SharedCrossAttentionCache, SharedPrefixCache, shared_attention
+from .shared_prefix import SharedCrossAttentionCache, SharedPrefixCache
 from .token_trees import TokenTree, build_trees, chains
 
 
-# Logits that are held at a time: 16 MiB in float32.
-MAX_LOGITS = 1 << 22
+# Logits that are held at a time: 8 MiB in float32.
+MAX_LOGITS = 1 << 21
+# With these settings `generate` reads the whole of a text itself.
+_READS_ITSELF = {"assistant_model", "cache_implementation", "past_key_values", "prefill_chunk_size", "use_cache"}
 
 
 class ReadPrompts:
@@ -26,15 +28,17 @@ class ReadPrompts:
         input_ids, attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`): of the texts, padded
             so that each ends in the last column.
         log_probs (`torch.FloatTensor` of shape `(batch_size, vocab_size)`): of the token after each text.
+        features (`list[tuple[torch.Tensor, ...]]`): of each text's clips, in parts of shape `(num_videos,
+            num_query_tokens, hidden_size)`.
     """
 
     # Tokens that a continuation begins with, and that nobody asks for.
     lead: tuple[int, ...] = ()
 
-    def __init__(self, model, input_ids, attention_mask, log_probs):
+    def __init__(self, model, input_ids, attention_mask, log_probs, features):
         self.model = model
         self.input_ids, self.attention_mask = input_ids, attention_mask
-        self.log_probs = log_probs
+        self.log_probs, self.features = log_probs, features
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -46,16 +50,33 @@ class ReadPrompts:
     def generate(self, **kwargs):
         """
         [`~VideoBlip2ForConditionalGeneration.generate`] after these texts, with its settings, and without reading them
-        again. All beams of a text share what was read of it.
+        again. All beams of a text share what was read of it. Only for settings that need a cache of their own (a
+        static one, none, drafts of an assistant, ...) are the texts read again, from their clips' features.
 
         Returns:
             What `generate` does of the texts themselves: a decoder-only model's tokens begin with `input_ids`.
+
+        Raises:
+            ValueError: if text and answer may be longer than the language model can read.
         """
+        config = kwargs.get("generation_config") or self.model.generation_config
+        check_length(self.model, self.input_ids.shape[1], kwargs.get("max_new_tokens", config.max_new_tokens) or 0)
+        needs = config.cache_implementation is not None or config.use_cache is False
+        if needs or any(kwargs.get(name) is not None for name in _READS_ITSELF):
+            clips = as_inputs(torch.cat([part for parts in self.features for part in parts]))
+            return self.model.generate(self.input_ids, attention_mask=self.attention_mask, **clips, **kwargs)
+        return self._generate(**kwargs)
+
+    def _generate(self, **kwargs):
         raise NotImplementedError
 
     def _hidden_states(self, tree: TokenTree) -> torch.Tensor:
         """Of each token of a tree, read after each text: (batch_size, num_tokens, hidden_size)."""
         raise NotImplementedError
+
+    def _texts(self, rows: torch.LongTensor) -> tuple:
+        features = [self.features[row] for row in rows.tolist()]
+        return self.input_ids[rows], self.attention_mask[rows], self.log_probs[rows], features
 
     @torch.no_grad()
     def score(
@@ -89,10 +110,11 @@ class ReadPrompts:
         """
         if class_batch_size is not None and class_batch_size < 1:
             raise ValueError(f"`class_batch_size` must be at least 1, but is {class_batch_size}")
-        rows = _rows_of(class_input_ids, class_attention_mask, self.model.config.text_config.pad_token_id)
+        rows = _rows_of(class_input_ids, class_attention_mask, self.model.config.text_config)
         given = [()] * len(self) if given is None else [tuple(tokens) for tokens in given]
         if len(given) != len(self):
             raise ValueError(f"There are {len(self)} texts, but `given` has {len(given)}")
+        check_length(self.model, self.input_ids.shape[1], max(map(len, rows)) + max(map(len, given)))
         if len(set(given)) == 1:
             return self._score(rows, given[0], class_batch_size or len(rows))
         scores = torch.empty(len(self), len(rows), device=self.input_ids.device)
@@ -148,17 +170,16 @@ class ReadPrompts:
 class _ContinuedPrompts(ReadPrompts):
     """Of a decoder-only language model: its cache."""
 
-    def __init__(self, model, input_ids, attention_mask, log_probs, cache: SharedPrefixCache):
-        super().__init__(model, input_ids, attention_mask, log_probs)
+    def __init__(self, model, input_ids, attention_mask, log_probs, features, cache: SharedPrefixCache):
+        super().__init__(model, input_ids, attention_mask, log_probs, features)
         self.cache = cache
 
     def select(self, rows):
         cache = self.cache.fork()
         cache.batch_select_indices(rows)
-        texts = (self.input_ids[rows], self.attention_mask[rows], self.log_probs[rows])
-        return _ContinuedPrompts(self.model, *texts, cache)
+        return _ContinuedPrompts(self.model, *self._texts(rows), cache)
 
-    def generate(self, **kwargs):
+    def _generate(self, **kwargs):
         cache = self.cache.fork()
         # `generate` begins with the token that it goes on after.
         cache.crop(-1)
@@ -171,7 +192,7 @@ class _ContinuedPrompts(ReadPrompts):
         seen = self.attention_mask.bool()[:, None, None].expand(-1, 1, num_tokens, -1)
         mask = torch.cat([seen, tree.sees.expand(batch_size, 1, -1, -1)], dim=-1)
         language_model = self.model.language_model
-        with shared_attention(language_model, cache) as shared:
+        with self.model.attention_turns.take(language_model, cache) as shared:
             return language_model.get_decoder()(
                 inputs_embeds=language_model.get_input_embeddings()(tree.tokens).expand(batch_size, -1, -1),
                 attention_mask=mask,
@@ -185,19 +206,19 @@ class _ContinuedPrompts(ReadPrompts):
 class _EncodedPrompts(ReadPrompts):
     """Of an encoder-decoder: what the encoder said, and keys and values of the attention to it."""
 
-    def __init__(self, model, input_ids, attention_mask, log_probs, hidden_states, cross: DynamicCache):
-        super().__init__(model, input_ids, attention_mask, log_probs)
+    def __init__(self, model, input_ids, attention_mask, log_probs, features, hidden_states, cross: DynamicCache):
+        super().__init__(model, input_ids, attention_mask, log_probs, features)
         self.hidden_states, self.cross = hidden_states, cross
         self.lead = (model.config.text_config.decoder_start_token_id,)
 
     def select(self, rows):
         cross = SharedCrossAttentionCache(self.cross).cross_attention_cache
         cross.batch_select_indices(rows)
-        texts = (self.input_ids[rows], self.attention_mask[rows], self.log_probs[rows], self.hidden_states[rows])
-        return _EncodedPrompts(self.model, *texts, cross)
+        return _EncodedPrompts(self.model, *self._texts(rows), self.hidden_states[rows], cross)
 
-    def generate(self, **kwargs):
+    def _generate(self, **kwargs):
         return self.model.generate(
+            self.input_ids,  # for penalties of what stands in the text
             encoder_outputs=BaseModelOutput(last_hidden_state=self.hidden_states),
             attention_mask=self.attention_mask,
             past_key_values=SharedCrossAttentionCache(self.cross),
@@ -207,7 +228,7 @@ class _EncodedPrompts(ReadPrompts):
     def _hidden_states(self, tree):
         cache = SharedCrossAttentionCache(self.cross)
         language_model = self.model.language_model
-        with shared_attention(language_model, cache) as shared:
+        with self.model.attention_turns.take(language_model, cache) as shared:
             return language_model.get_decoder()(
                 inputs_embeds=language_model.get_input_embeddings()(tree.tokens).expand(len(self), -1, -1),
                 attention_mask=tree.sees.expand(len(self), 1, -1, -1),
@@ -297,10 +318,14 @@ def _continue(model, input_ids, attention_mask, prefix, clips) -> ReadPrompts:
         **clips,
     )
     log_probs = outputs.logits[:, -1].float().log_softmax(-1)
+    features = _features_of(model, input_ids[:, num_read:], outputs.video_hidden_states)
     cache = outputs.past_key_values
     if prefix is None:
         cache = SharedPrefixCache.without_prefix(cache)
-    return _ContinuedPrompts(model, input_ids, attention_mask, log_probs, cache)
+    else:
+        before = prefix.features * (len(input_ids) // len(prefix))
+        features = [(*shared, *own) for shared, own in zip(before, features)]
+    return _ContinuedPrompts(model, input_ids, attention_mask, log_probs, features, cache)
 
 
 def _encode(model, input_ids, attention_mask, clips) -> ReadPrompts:
@@ -316,7 +341,35 @@ def _encode(model, input_ids, attention_mask, clips) -> ReadPrompts:
     )
     log_probs = outputs.logits[:, -1].float().log_softmax(-1)
     cross = outputs.past_key_values.cross_attention_cache
-    return _EncodedPrompts(model, input_ids, attention_mask, log_probs, outputs.encoder_last_hidden_state, cross)
+    features = _features_of(model, input_ids, outputs.video_hidden_states)
+    hidden_states = outputs.encoder_last_hidden_state
+    return _EncodedPrompts(model, input_ids, attention_mask, log_probs, features, hidden_states, cross)
+
+
+def _features_of(model, input_ids, features) -> list[tuple[torch.Tensor, ...]]:
+    """Of each text's clips."""
+    config = model.config
+    if features is None:
+        shape = (0, config.num_query_tokens, config.text_config.hidden_size)
+        features = torch.empty(shape, dtype=model.dtype, device=input_ids.device)
+    num_tokens = (input_ids == config.video_token_id).sum(-1)
+    return [(own,) for own in features.split((num_tokens // config.num_query_tokens).tolist())]
+
+
+def check_length(model, num_tokens: int, num_more: int = 1) -> None:
+    """
+    Whether a text and what comes after it are not longer than the language model can read.
+
+    Raises:
+        ValueError: if they are, with the numbers.
+    """
+    # T5 has none.
+    longest = getattr(model.config.text_config, "max_position_embeddings", None)
+    if longest is not None and num_tokens + num_more > longest:
+        raise ValueError(
+            f"A text of {num_tokens} tokens and {num_more} more are longer than the {longest} that the language model "
+            "can read: give fewer or shorter demonstrations, or ask for less"
+        )
 
 
 def _logits(language_model, hidden_states) -> torch.Tensor:
@@ -326,11 +379,12 @@ def _logits(language_model, hidden_states) -> torch.Tensor:
     return language_model.get_output_embeddings()(hidden_states).float()
 
 
-def _rows_of(input_ids, attention_mask, pad_token_id) -> list[list[int]]:
+def _rows_of(input_ids, attention_mask, text_config) -> list[list[int]]:
     """The tokens of each continuation, without its padding."""
-    if attention_mask is None:
+    if attention_mask is None and input_ids.ndim == 2:
         # A padding token that no other token follows.
-        attention_mask = (input_ids != pad_token_id).flip(1).cummax(1).values.flip(1).long()
+        attention_mask = (input_ids != text_config.pad_token_id).flip(1).cummax(1).values.flip(1).long()
+    attention_mask = torch.ones(0) if attention_mask is None else attention_mask
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
         raise ValueError(
             "`class_input_ids` and `class_attention_mask` must both be of shape (num_classes, class_length), but are "
@@ -339,10 +393,13 @@ def _rows_of(input_ids, attention_mask, pad_token_id) -> list[list[int]]:
     lengths = attention_mask.sum(-1)
     if (empty := (lengths == 0).nonzero().flatten().tolist()) or not input_ids.numel():
         raise ValueError(f"Every class needs at least one token; those at {empty} have none")
+    wrong = ((input_ids < 0) | (input_ids >= text_config.vocab_size)) & attention_mask.bool()
+    if wrong.any():
+        raise ValueError(f"Classes have tokens that the model has not: {input_ids[wrong].tolist()[:10]}")
     left = (attention_mask.cumprod(-1).sum(-1) != lengths).nonzero().flatten().tolist()
     if left:
         raise ValueError(f"Classes are padded on the right; those at {left} are not")
     return [row[:length] for row, length in zip(input_ids.tolist(), lengths.tolist())]
 
 
-__all__ = ["CommonBeginning", "ReadPrompts", "as_inputs", "read_prompts"]
+__all__ = ["CommonBeginning", "ReadPrompts", "as_inputs", "check_length", "read_prompts"]

@@ -7,6 +7,7 @@ the outcome is that of attention over a copy (the idea is Hydragen's, https://ar
 serves the beams of an encoder-decoder language model, which share what their text's encoder said.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
 
-ATTENTION = "shared_prefix"
+# Of this very module: a copy of it, as remote code has one, registers its own.
+ATTENTION = f"{__name__}.attend"
 # Scores that are held at a time: 64 MiB in float32.
 MAX_SCORES = 1 << 24
 
@@ -50,10 +52,6 @@ class SharedPrefixLayer(DynamicLayer):
                 "the prefix is shared"
             )
         super().crop(tokens_to_remove)
-
-    def reset(self) -> None:
-        """Forgets each row's own tokens."""
-        super().reset()
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         # Beams stay with their text, and so with their prefix.
@@ -151,24 +149,48 @@ class SharedCrossAttentionCache(EncoderDecoderCache):
         super().__init__(DynamicCache(), shared)
 
 
-@contextmanager
-def shared_attention(language_model, past_key_values) -> Iterator[dict]:
+class AttentionTurns:
     """
-    Within, the decoder of a language model runs `attend`, if its cache is shared.
+    Which attention the decoder of a language model runs: its own or `attend`, where the cache is shared. That stands
+    in its config, for all threads: those who want the one wait until none runs the other.
+    """
 
-    Yields:
-        `dict`: what to hand to the language model besides.
-    """
-    if not isinstance(past_key_values, (SharedPrefixCache, SharedCrossAttentionCache)):
-        yield {}
-        return
-    config = language_model.get_decoder().config
-    implementation = config._attn_implementation
-    config._attn_implementation = ATTENTION
-    try:
-        yield {"shared_cache": past_key_values}
-    finally:
-        config._attn_implementation = implementation
+    def __init__(self):
+        self._condition = threading.Condition()
+        self._is_shared, self._num_running = False, 0
+        self._own: str | None = None
+
+    def __reduce__(self):
+        return AttentionTurns, ()  # of a copy of the model, nobody runs anything
+
+    @contextmanager
+    def take(self, language_model, past_key_values) -> Iterator[dict]:
+        """
+        Within, the language model may be run with this cache.
+
+        Yields:
+            `dict`: what to hand to the language model besides.
+        """
+        is_shared = isinstance(past_key_values, (SharedPrefixCache, SharedCrossAttentionCache))
+        if torch.compiler.is_compiling() and not is_shared:
+            yield {}
+            return
+        config = language_model.get_decoder().config
+        with self._condition:
+            self._condition.wait_for(lambda: not self._num_running or self._is_shared == is_shared)
+            self._num_running += 1
+            self._is_shared = is_shared
+            if is_shared and self._num_running == 1:
+                self._own = config._attn_implementation
+                config._attn_implementation = ATTENTION
+        try:
+            yield {"shared_cache": past_key_values} if is_shared else {}
+        finally:
+            with self._condition:
+                self._num_running -= 1
+                if is_shared and not self._num_running:
+                    config._attn_implementation = self._own
+                self._condition.notify_all()
 
 
 def attend(
@@ -298,4 +320,4 @@ AttentionInterface.register(ATTENTION, attend)
 AttentionMaskInterface.register(ATTENTION, _mask)
 
 
-__all__ = ["SharedCrossAttentionCache", "SharedPrefixCache", "attend", "shared_attention"]
+__all__ = ["AttentionTurns", "SharedCrossAttentionCache", "SharedPrefixCache", "attend"]

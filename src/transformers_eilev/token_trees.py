@@ -66,6 +66,8 @@ def _build_tree(continuations, chosen: list[int], given: list[int]) -> TokenTree
             parents.append(parent)
         return places[text]
 
+    for end in range(len(given)):
+        place_of(tuple(given[: end + 1]))
     told: dict[tuple[int, int], list[int]] = {}  # (after which, what) -> continuations, with repeats for none
     for number, index in enumerate(chosen):
         text = (*given, *continuations[index])

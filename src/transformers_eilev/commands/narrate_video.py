@@ -146,6 +146,7 @@ def narrate_video(
             output=output,
             identity=_identify(session, shown, [choose, shots, generation_settings, seed]),
             overwrite=overwrite,
+            progress=output is not None,  # what is shown shows how far it is
         )
         number = 0
         for narration in narrations:
