@@ -79,6 +79,23 @@ def test_demonstrations_chosen_for_each_clip(video, library, tmp_path, choose):
     assert len(list((tmp_path / "features").rglob("*.safetensors"))) >= 4
 
 
+def test_frames_a_second(video, library):
+    """Of clips that are cut out already as of those of demonstrations."""
+    result = run(video, "--fps", 2, "--every", 4, "--end", 8, "--demonstrations", library)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("The camera wearer") == 2
+
+
+def test_a_run_that_failed_at_once_is_in_nobodys_way(video, library, tmp_path):
+    many = tmp_path / "many.csv"
+    header, *rows = library.read_text().splitlines()
+    many.write_text("\n".join([header, *rows * 15]))
+    output = ["--every", 4, "--end", 8, "--output", tmp_path / "out.srt"]
+    failed = run(video, "--demonstrations", many, *output)
+    assert failed.exit_code == 1 and "longer than the 512" in failed.stderr
+    assert run(video, "--demonstrations", library, *output).exit_code == 0
+
+
 def test_a_clip_is_no_demonstration_of_itself(video, tmp_path):
     """Only what lies elsewhere in the same video is left to choose, or nothing."""
     path = tmp_path / "own.jsonl"
@@ -130,5 +147,8 @@ def test_bad_input_shows_before_the_model_is_loaded(video, library, tmp_path, mo
     assert result.exit_code == 1 and ".srt" in result.stderr
     result = run(video, "--choose", "video")
     assert result.exit_code == 1 and "--demonstrations" in result.stderr
+    for option, value in (("--every", 0), ("--start", 500), ("--clip-sec", -1)):
+        result = run(video, option, value)
+        assert result.exit_code == 1 and str(value) in result.stderr, option
     result = run("gone.mp4")
     assert result.exit_code == 1 and "gone.mp4" in result.stderr

@@ -369,13 +369,19 @@ def test_files_are_closed_in_time(encoder, videos, videos_path, tmp_path):
         (["a.mp4"], {"end": np.float32(9)}, TypeError, "a.mp4: .*Rational"),
         (["a.mp4"], {"num_frames": 2, "fps": 2}, ValueError, "a.mp4: give num_frames or fps"),
         (["a.mp4"], {"batch_size": 0}, ValueError, "`batch_size` must be at least 1, but is 0"),
-        ([torch.zeros(2, 3, 8, 8, dtype=torch.uint8)], {"start": 1}, ValueError, r"no times, so \['start'\]"),
         ([ClipSpan(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), end=1)], {}, ValueError, r"no times, so \['end'\]"),
     ],
 )
 def test_other_arguments_are_refused(encoder, clips, settings, error, message):
     with pytest.raises(error, match=message):
         encoder.encode(clips, **settings)
+
+
+def test_settings_of_files_are_none_of_frames(encoder):
+    """They were chosen already; how many of them may be asked."""
+    frames = torch.arange(6 * 3 * 8 * 8).view(6, 3, 8, 8).to(torch.uint8)
+    assert encoder.key(frames, start=1, end=2, fps=3) == encoder.key(frames)
+    assert encoder.key(frames, num_frames=3) == encoder.key(frames[[0, 2, 5]])
 
 
 def test_the_batch_size_is_checked_at_once(encoder):

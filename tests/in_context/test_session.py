@@ -1,5 +1,6 @@
 """A session says, for each clip, what `generate` says of the whole prompt."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -250,6 +251,56 @@ def test_a_demonstration_that_changes_on_disk(embedded, videos_path, tmp_path):
     close(session.score([query], candidates), fresh.score([query], candidates))
 
 
+def test_training_mode_and_autocast_leave_nothing_behind(golden, videos):
+    processor = golden.interleaved
+    model = AutoModelForImageTextToText.from_pretrained(golden.checkpoint)
+    session = InContextSession(model, processor, list(zip(videos, NARRATIONS)))
+    expected = session.score(videos[2:3], NARRATIONS)
+    for context in (model.train(), torch.autocast("cpu", torch.bfloat16)):
+        with context if isinstance(context, torch.autocast) else contextlib.nullcontext():
+            session.score(videos[2:3], NARRATIONS)
+        model.eval()
+        close(session.score(videos[2:3], NARRATIONS), expected)
+
+
+def test_what_decides_the_narrations(golden, videos):
+    """Each change changes the fingerprint that it is of, and no other."""
+    processor = AutoProcessor.from_pretrained(golden.checkpoint, prompt_layout="interleaved")
+    model = AutoModelForImageTextToText.from_pretrained(golden.checkpoint)
+    pairs = list(zip(videos, NARRATIONS))
+    session = InContextSession(model, processor, pairs)
+
+    def change_weight():
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(1.5)
+
+    changes = [
+        ("demonstrations", lambda: setattr(session, "demonstrations", pairs[:1])),
+        ("prompt", lambda: setattr(session, "prompt", "What?")),
+        ("model", lambda: setattr(model.generation_config, "max_new_tokens", 3)),
+        ("model", change_weight),
+        ("processor", lambda: processor.tokenizer.add_tokens(["unheard"])),
+    ]
+    before = session.fingerprints()
+    assert before == InContextSession(model, processor, pairs).fingerprints()
+    for name, change in changes:
+        change()
+        now = session.fingerprints()
+        assert {key for key in now if now[key] != before[key]} == {name}
+        before = now
+
+
+def test_demonstrations_that_can_be_read_once(embedded, videos_path):
+    """A file object is read when it is given, and not for each batch of clips."""
+    model, processor = embedded
+    path = videos_path / "good_cfr_bframes.mp4"
+    expected = InContextSession(model, processor, [(path, "The camera wearer wipes the cup.")])
+    with open(path, "rb") as file:
+        session = InContextSession(model, processor, [(file, "The camera wearer wipes the cup.")])
+    clips = [str(videos_path / "vp9.mp4")] * 2
+    assert session.narrate(clips, batch_size=1) == expected.narrate(clips, batch_size=1)
+
+
 def test_features_are_shared_between_sessions(golden, videos):
     encoder = ClipEncoder(golden.model, golden.interleaved)
     pairs = list(zip(videos, NARRATIONS))
@@ -279,9 +330,22 @@ def test_bad_input(embedded, golden, videos, videos_path, tmp_path):
         session.narrate([good], batch_size=0)
     with pytest.raises(ValueError, match="no clip"):
         session.read([])
+    with pytest.raises(ValueError, match="one clip: give"):
+        session.narrate(good)
+    with pytest.raises(ValueError, match="`candidates`.*'abc'"):
+        session.score([good], "abc")
+    with pytest.raises(ValueError, match="`candidates`"):
+        session.score([good], [])
+    assert session.score([], ["One."]).shape == (0, 1)
+    with pytest.raises(TypeError, match="num_beams"):
+        InContextSession(model, processor, num_beams=5)
+    with pytest.raises(ValueError, match="no words"):
+        session.narrate([good], demonstrations=[[(good, " ")]])
+    with pytest.raises(ValueError, match="another model"):
+        InContextSession(model, processor, encoder=ClipEncoder(golden.model, golden.interleaved))
     with pytest.raises(FileNotFoundError, match="gone.mp4"):
         session.narrate([good, tmp_path / "gone.mp4"])
     session.demonstrations = [(good, "The camera wearer wipes the cup.")] * 60
-    with pytest.raises(ValueError, match="60 demonstrations.*tokens"):
+    with pytest.raises(ValueError, match="tokens and 1 more are longer than the 512"):
         session.narrate([good])
     assert session.narrate([]) == []

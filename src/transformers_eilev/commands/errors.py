@@ -10,6 +10,6 @@ def in_one_line():
     """What the user got wrong, without the stack of what noticed it; exit status 1."""
     try:
         yield
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
         typer.secho(f"Error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error

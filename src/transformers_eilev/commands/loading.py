@@ -32,6 +32,8 @@ def load_model(name: str, *, device: str | None = None, dtype: str = "auto"):
     from ..embedded_checkpoints import find_checkpoint
     from ..notices import notice_of
 
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"--dtype must be float32, bfloat16, float16 or auto, but is {dtype!r}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = AutoModelForImageTextToText.from_pretrained(find_checkpoint(name), dtype=dtype).to(device)
     if notice := notice_of(model.config):

@@ -46,15 +46,13 @@ def narrate_video(
             "said of it, or in both; or any at random."
         ),
     ] = Choice.ALL,
-    shots: Annotated[int, typer.Option(help="How many of them, if they are chosen for each clip.")] = 16,
+    shots: Annotated[int, typer.Option(min=0, help="How many of them, if they are chosen for each clip.")] = 16,
     prompt: Annotated[str | None, typer.Option(help="The question that is asked of every clip.")] = None,
     model: Annotated[
         str, typer.Option(help="Folder, model id, or name of a checkpoint in the package.")
     ] = "kpyu/eilev-blip2-opt-2.7b",
     processor: Annotated[str | None, typer.Option(help="The processor's, if it lies elsewhere.")] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the demonstrations' features for other calls.")
-    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder that keeps features of clips for other calls.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, float16, or auto: what the checkpoint says.")
@@ -63,9 +61,9 @@ def narrate_video(
     end: Annotated[float | None, typer.Option(help="Where to end, in seconds.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames of each clip, evenly spaced.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second of each clip, instead of --num-frames.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips at a time.")] = 8,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Length of a narration.")] = None,
-    num_beams: Annotated[int | None, typer.Option(help="Beams to search with.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 8,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Length of a narration.")] = None,
+    num_beams: Annotated[int | None, typer.Option(min=1, help="Beams to search with.")] = None,
     length_penalty: Annotated[float | None, typer.Option(help="Above 0 prefers long narrations, below short.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 avoids repeating.")] = None,
     do_sample: Annotated[bool | None, typer.Option(help="Draw instead of taking the likeliest.")] = None,
@@ -88,6 +86,7 @@ def narrate_video(
         read_demonstrations,
     )
     from ..in_context import narrate_video as narrate_stretches
+    from ..in_context.long_videos import plan_windows
     from ..in_context.narration_journal import check_output
     from ..in_context.subtitles import subtitle_format
     from ..video_reading import probe_video
@@ -98,7 +97,8 @@ def narrate_video(
             subtitle_format(output)
             check_output(output, overwrite=overwrite)
         if not video.startswith(("http://", "https://")):
-            probe_video(video)
+            duration = probe_video(video).duration
+            plan_windows(duration, every=every, clip_sec=clip_sec or 8.0, start=start, end=end)
         if choose is not Choice.ALL and demonstrations is None:
             raise ValueError(f"--choose {choose} needs --demonstrations to choose from")
         shown = read_demonstrations(demonstrations) if demonstrations is not None else []
@@ -144,7 +144,7 @@ def narrate_video(
             resample=resizing.get("mode", "bicubic"),
             batch_size=batch_size,
             output=output,
-            identity=_identify(session, shown, [choose, shots, generation_settings, seed]),
+            identity={**session.fingerprints(), "settings": json.dumps([choose, shots, generation_settings, seed])},
             overwrite=overwrite,
             progress=output is not None,  # what is shown shows how far it is
         )
@@ -171,12 +171,3 @@ def _narrate(session, video: str, settings: dict, seed: int, clips: list, spans:
     with torch.random.fork_rng():
         torch.manual_seed(seed + numbers[0])
         return session.narrate(clips, demonstrations=own, batch_size=len(clips), return_scores=True, **settings)
-
-
-def _identify(session, shown: list, settings: list) -> str:
-    """What decides the narrations, besides the video and its stretches."""
-    from ..in_context.library import span_of
-
-    clips = [session.encoder.key(span_of(own), **session.clip_settings) for own in shown]
-    narrated = [[clip, own.narration, own.verb, own.noun] for clip, own in zip(clips, shown)]
-    return json.dumps([session.fingerprint(), narrated, settings])

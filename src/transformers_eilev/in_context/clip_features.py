@@ -36,7 +36,7 @@ _PARTS = ("vision_model", "query_tokens", "qformer", "language_projection")
 # Of their configs, what their weights don't show.
 _CONFIG_FIELDS = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 
-_CLIP_SETTINGS = ("num_frames", "fps", "start", "end")
+CLIP_SETTINGS = ("num_frames", "fps", "start", "end")
 
 # Files' clocks tick so seldom that one written to twice within a tick looks as if it had been once.
 _SETTLED_NS = 2_000_000_000
@@ -113,9 +113,18 @@ class ClipEncoder:
 
         Raises: as `encode`, for what concerns the file and not what is in it.
         """
-        [request] = self._requests([clip], clip_settings)
-        with _Sources([request]) as sources:
-            return self._key(request, sources, self.fingerprint)
+        return self.keys([clip], **clip_settings)[0]
+
+    def keys(self, clips: Sequence, **clip_settings) -> list[str]:
+        """What the features of each of many clips are kept by; see `key`."""
+        requests = self._requests(clips, clip_settings)
+        fingerprint = self.fingerprint
+        with _Sources(requests) as sources:
+            keys = []
+            for request in requests:
+                keys.append(self._key(request, sources, fingerprint))
+                sources.release(request)
+            return keys
 
     def encode(self, clips: Sequence, *, batch_size: int | None = None, **clip_settings) -> list[ClipFeatures]:
         """
@@ -127,7 +136,7 @@ class ClipEncoder:
                 call.
             batch_size (`int`, *optional*): clips to compute at a time; by default the encoder's.
             num_frames (`int`), fps, start, end (`float`): as the video processor takes them, for all clips; a span's
-                own `start` and `end` come before.
+                own `start` and `end` come before. Of frames that are given, `num_frames` alone is asked.
 
         Returns:
             `list[ClipFeatures]`: in the order of `clips`, on the CPU.
@@ -176,9 +185,9 @@ class ClipEncoder:
 
     def _requests(self, clips: Sequence, clip_settings: dict[str, Any]) -> list["_Request"]:
         """What is asked for; looks at nothing but the arguments."""
-        unknown = sorted(clip_settings.keys() - set(_CLIP_SETTINGS))
+        unknown = sorted(clip_settings.keys() - set(CLIP_SETTINGS))
         if unknown:
-            raise TypeError(f"A clip has the settings {', '.join(_CLIP_SETTINGS)}, but not {', '.join(unknown)}")
+            raise TypeError(f"A clip has the settings {', '.join(CLIP_SETTINGS)}, but not {', '.join(unknown)}")
         if is_clip(clips):
             raise ValueError("`clips` must be a sequence of clips, but is one clip: give `[clip]`")
         requests = []
@@ -198,7 +207,8 @@ class ClipEncoder:
         if isinstance(source, dict):
             source = source.get("bytes") or source["path"]
         if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
-            return _Request(source, settings)
+            asked = {name: value for name, value in clip_settings.items() if name == "num_frames"}
+            return _Request(source, {**asked, **span.times})
         try:
             window = self._video_processor.clip_window(**settings)
             # 12, 12.0 and Fraction(12) are one time.

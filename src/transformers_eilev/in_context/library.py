@@ -6,7 +6,8 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..data.narrations import clean_narration_text
 from ..processing_video_blip_2 import VIDEO_TOKEN
 from ..video_processing_video_blip_2 import ClipSpan, is_clip
 from ..video_reading import probe_video
-from ..video_sources import source_name
+from ..video_sources import ReadLimits, open_source, source_name
 
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,33 @@ def check_demonstrations(demonstrations: Sequence[Demonstration]) -> None:
         own = _faults_of(demonstration) or _video_faults(demonstration, videos)
         faults += [f"{where}: {fault}" for fault in own]
     _raise(faults)
+
+
+def check_words(demonstrations: Sequence[Demonstration]) -> None:
+    """
+    Looks over narrations and times alone.
+
+    Raises:
+        ValueError: as [`check_demonstrations`].
+    """
+    _raise(
+        [
+            f"{own.where or f'demonstrations[{index}]'}: {fault}"
+            for index, own in enumerate(demonstrations)
+            for fault in _faults_of(own)
+        ]
+    )
+
+
+def held(demonstration: Demonstration) -> Demonstration:
+    """A demonstration whose clip is at hand: what is behind a URL or in a file object is read, once."""
+    clip = demonstration.clip
+    source = clip.source if isinstance(clip, ClipSpan) else clip
+    if not (hasattr(source, "read") or (isinstance(source, str) and _is_url(source))):
+        return demonstration
+    with ExitStack() as stack:
+        content = open_source(source, limits=ReadLimits(), stack=stack).read()
+    return replace(demonstration, clip=replace(clip, source=content) if isinstance(clip, ClipSpan) else content)
 
 
 # ------------------------------------------------------------------------------------------------------------ details

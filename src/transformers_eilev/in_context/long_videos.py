@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -124,7 +124,7 @@ def narrate_video(
     batch_size: int = 8,
     output: str | os.PathLike | None = None,
     format: str | None = None,
-    identity: str = "",
+    identity: str | Mapping[str, str] = "",
     overwrite: bool = False,
     progress: bool = True,
     read_ahead: int = 2,
@@ -159,8 +159,9 @@ def narrate_video(
             memory was short, say; what the model says may then differ as it does between batches.
         output (`str` or `PathLike`, *optional*): the file to write.
         format (`str`, *optional*): "srt", "vtt", "csv" or "jsonl"; by default what the suffix of `output` says.
-        identity (`str`, *optional*): what else decides the narrations, in any form: model, demonstrations, settings
-            of generation. A stopped run is not taken up by one of another identity.
+        identity (`str` or `Mapping[str, str]`, *optional*): what else decides the narrations, in any form, such as
+            hashes by name: model, demonstrations, settings of generation. A stopped run is not taken up by one of
+            another identity.
         overwrite (`bool`, defaults to `False`): write over an `output` that is there, and start anew where a stopped
             run had asked for something else.
         progress (`bool`, defaults to `True`): show a bar with the time left.
@@ -198,7 +199,7 @@ def narrate_video(
     elif num_frames is None:
         raise ValueError("give num_frames or fps")
     ClipWindow(start, end, num_frames, fps)  # which checks them
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    if size is not None and (not isinstance(size, Sequence) or len(size) != 2 or min(size) < 1):
         raise ValueError(f"size must be a height and a width, got {size!r}")
     for name, value in (("batch_size", batch_size), ("read_ahead", read_ahead)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
@@ -340,7 +341,8 @@ def _measure(file: _NamedFile, limits: ReadLimits) -> Fraction:
 def _request(source: VideoSource, file: _NamedFile, reading: _Reading, identity: str) -> dict[str, Any]:
     """What decides the narrations, as the journal has it."""
     settings = {name: _as_json(value) for name, value in asdict(reading).items()}
-    return {"version": 1, **settings, "video": _recognize(source, file), "identity": identity}
+    identity = {"identity": identity} if isinstance(identity, str) else dict(identity)
+    return {"version": 1, **settings, "video": _recognize(source, file), **identity}
 
 
 def _as_json(value: Any) -> Any:

@@ -121,7 +121,8 @@ class NarrationFile:
             differences = _differences(before, request)
             if not differences:
                 return
-            if not overwrite:
+            has_narrations = _parse(self._journal.readline()) is not None
+            if has_narrations and not overwrite:
                 raise ValueError(
                     f"{self.journal_path} is of another run, which differs in {'; '.join(differences)}: remove it, or "
                     "overwrite, to start anew"

@@ -14,7 +14,7 @@ from ..data.context_samplers import InContextSampler
 from ..data.files import atomic_file, write_json
 from ..video_processing_video_blip_2 import ClipSpan
 from ..video_sources import source_name
-from .library import Demonstration, as_demonstrations, span_of
+from .library import Demonstration, as_demonstrations, check_words, span_of
 from .similarity import NearestRows, SimilaritySampler, arrange, check_choice, combine, import_faiss
 
 
@@ -51,7 +51,8 @@ class DemonstrationFinder:
 
     Raises:
         ImportError: without faiss, for what is found by likeness.
-        ValueError: for settings that can't be; for a demonstration whose clip can't be read, by its name.
+        ValueError: for settings that can't be; for a demonstration without words or, where clips are compared, whose
+            clip can't be read, by its name. Of what is drawn no file is looked at: see [`check_demonstrations`].
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class DemonstrationFinder:
         self.demonstrations = as_demonstrations(demonstrations)
         if not self.demonstrations:
             raise ValueError("There are no demonstrations to choose from")
+        check_words(self.demonstrations)
         self.by = _check_by(by)
         self.num_examples, self.order, self.seed = num_examples, order, seed
         self.encoder, self.index_factory, self.clip_settings = encoder, index_factory, clip_settings
@@ -132,8 +134,8 @@ class DemonstrationFinder:
     def find_rows(self, clip=None, *, text=None, verb=None, noun=None, index=0, exclude=(), origin=None) -> list[int]:
         """The rows of what `find` returns."""
         self._check_query(clip, text, verb, noun)
-        if self.encoder is not None and self.encoder.fingerprint != self._fingerprint:
-            # The first draw, or the model has learned since.
+        if self.encoder is not None and self._keys_now() != self._keys:
+            # The first draw, or the model has learned since, or a file has changed.
             self._vectors = None
             self._embed()
         excluded = self._excluded(clip, exclude, origin)
@@ -221,7 +223,7 @@ class DemonstrationFinder:
     def _embed(self) -> None:
         if self.encoder is not None:
             self._fingerprint = self.encoder.fingerprint
-            self._keys = [self._of_row(row, self._key, span_of(own)) for row, own in enumerate(self.demonstrations)]
+            self._keys = self._keys_now()
         if not self._is_nearest:
             return
         if self._vectors is None:
@@ -252,6 +254,13 @@ class DemonstrationFinder:
         except (OSError, ValueError):
             # One by one, to see which. What was read is kept.
             return [self._of_row(row, self._encode_one, span) for row, span in zip(rows, spans)]
+
+    def _keys_now(self) -> list[str]:
+        spans = [span_of(own) for own in self.demonstrations]
+        try:
+            return self.encoder.keys(spans, **self.clip_settings)
+        except (OSError, ValueError):
+            return [self._of_row(row, self._key, span) for row, span in enumerate(spans)]  # to see which
 
     def _encode_one(self, clip):
         [features] = self.encoder.encode([clip], **self.clip_settings)

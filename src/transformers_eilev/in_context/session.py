@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from ..processing_video_blip_2 import DEFAULT_PROMPT, VIDEO_TOKEN
-from ..read_prompts import CommonBeginning, ReadPrompts, as_inputs
+from ..read_prompts import CommonBeginning, ReadPrompts, as_inputs, check_length
+from ..video_processing_video_blip_2 import is_clip
 from ..weight_hashes import PartsHash, look_over
-from .clip_features import ClipEncoder
-from .library import Demonstration, as_demonstrations, check_demonstrations, span_of
+from .clip_features import CLIP_SETTINGS, ClipEncoder
+from .library import Demonstration, as_demonstrations, check_demonstrations, check_words, held, span_of
 
 
 class InContextSession:
@@ -36,10 +37,12 @@ class InContextSession:
         encoder ([`ClipEncoder`], *optional*): which keeps the clips' features, to share with others or on disk; by
             default one of its own, in memory.
         finder ([`DemonstrationFinder`], *optional*): finds each clip demonstrations of its own, instead of
-            `demonstrations`. All of the prompt is then read for each clip.
-        clip_settings: of the video processor for all clips: `num_frames`, `fps`, `start`, `end`.
+            `demonstrations`. All of the prompt is then read for each clip. Or an object with its `find`,
+            `demonstrations` and `compares_texts`.
+        clip_settings: of the video processor for all clips that are files: `num_frames`, `fps`, `start`, `end`.
 
     Raises:
+        TypeError: for another setting.
         ValueError: if a demonstration can't be used, by its place and what is wrong with it; if model and processor
             don't belong together; for both `demonstrations` and `finder`.
 
@@ -64,8 +67,12 @@ class InContextSession:
         **clip_settings: Any,
     ):
         processor.check_config(model.config)
+        unknown = sorted(clip_settings.keys() - set(CLIP_SETTINGS))
+        if unknown:
+            raise TypeError(f"A session has the settings {', '.join(CLIP_SETTINGS)} of clips, but not {unknown}")
         self.model, self.processor = model, processor
-        self.encoder = encoder or ClipEncoder(model, processor)
+        self.encoder = ClipEncoder(model, processor) if encoder is None else encoder
+        _check_encoder(self.encoder, model, processor)
         self.clip_settings = clip_settings
         self.prompt = prompt
         self.finder = finder
@@ -84,49 +91,71 @@ class InContextSession:
         if demonstrations and self.finder is not None:
             raise ValueError("Give either `demonstrations` or a `finder` of them, not both")
         check_demonstrations(demonstrations)
-        self._demonstrations = tuple(demonstrations)
+        self._demonstrations = tuple(map(held, demonstrations))
 
-    def fingerprint(self) -> str:
+    def fingerprints(self) -> dict[str, str]:
         """
-        The hash of all that decides what is said of a clip but the settings of generation: weights, processor,
-        demonstrations with their clips, and prompt.
+        Hashes of all that decides what is said of a clip but the settings of a call, by what they are of: "model"
+        (weights and configs), "processor", "demonstrations" (also those that a finder finds from) and "prompt".
 
         Raises:
             ValueError: if a weight is offloaded, by its name.
         """
-        settings = [
-            self.encoder.fingerprint,
-            self._weights({"language_model": self.model.language_model}),
-            [[self.encoder.key(span_of(own), **self.clip_settings), own.narration] for own in self._demonstrations],
-            [self.prompt, self.processor.prompt_layout, sorted(self.clip_settings.items())],
-        ]
-        return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
+        model, processor = self.model, self.processor
+        shown = self._demonstrations if self.finder is None else self.finder.demonstrations
+        keys = self.encoder.keys([span_of(own) for own in shown], **self.clip_settings)
+        text_config, generation_config = model.config.text_config.to_dict(), model.generation_config.to_dict()
+        settings = {
+            "model": [self._weights({"language_model": model.language_model}), text_config, generation_config],
+            "processor": [self.encoder.fingerprint, processor.tokenizer.backend_tokenizer.to_str()],
+            "demonstrations": [[key, own.narration, own.verb, own.noun] for key, own in zip(keys, shown)],
+            "prompt": [self.prompt, processor.prompt_layout, self.clip_settings],
+        }
+        return {
+            name: hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+            for name, value in settings.items()
+        }
 
     @torch.no_grad()
     def find(
-        self, clips: Sequence, *, origins: Sequence | None = None, indices: Sequence[int] | None = None
+        self,
+        clips: Sequence,
+        *,
+        prompt: str | None = None,
+        origins: Sequence | None = None,
+        indices: Sequence[int] | None = None,
     ) -> list[list[Demonstration]]:
         """
         What the session's finder finds for each clip. Where it compares texts, a clip's is what the model says of it
-        without demonstrations, greedily.
+        without demonstrations, greedily; if that is nothing, there are no demonstrations for it.
 
         Args:
             clips (`Sequence`): to ask about.
+            prompt (`str`, *optional*): instead of the session's, for this call.
             origins (`Sequence`, *optional*): of clips that are given as frames, the [`ClipSpan`] that each is from.
             indices (`Sequence[int]`, *optional*): of the clips; another one, another draw. By default their places.
+
+        Warns:
+            UserWarning: if there is nothing to find by.
 
         Raises:
             ValueError: if the session has no finder; as [`DemonstrationFinder.find`].
         """
         if self.finder is None:
             raise ValueError("This session has no `finder`")
+        self._encode(clips)  # all at once: the finder asks for them one by one, and finds them stored
         texts = [None] * len(clips)
         if self.finder.compares_texts:
-            prompts = self.read(clips, demonstrations=[()] * len(clips))
-            texts = self.processor.post_process_narrations(self._generate(prompts, num_beams=1, do_sample=False))
+            prompts = self.read(clips, prompt=prompt, demonstrations=[()] * len(clips))
+            drafts = self._generate(prompts, num_beams=1, do_sample=False, num_return_sequences=1)
+            texts = self.processor.post_process_narrations(drafts)
+        found = []
         origins, indices = origins or [None] * len(clips), indices or range(len(clips))
-        rows = zip(clips, texts, origins, indices, strict=True)
-        return [self.finder.find(clip, text=text, origin=origin, index=index) for clip, text, origin, index in rows]
+        for clip, text, origin, index in zip(clips, texts, origins, indices, strict=True):
+            if text == "":
+                warnings.warn(f"Clip {index} has no draft to find demonstrations by: it gets none", stacklevel=2)
+            found.append([] if text == "" else self.finder.find(clip, text=text, origin=origin, index=index))
+        return found
 
     @torch.no_grad()
     def read(
@@ -147,15 +176,18 @@ class InContextSession:
             ValueError: if there is no clip, or the prompt is longer than the language model can read.
             VideoReadError, FileNotFoundError: for a clip that can't be read.
         """
+        _check_clips(clips)
         if not clips:
             raise ValueError("There is no clip to read")
         prompt = prompt or self.prompt
-        if demonstrations is None and self.finder is not None:
-            demonstrations = self.find(clips)
         if demonstrations is not None:
             if len(demonstrations) != len(clips):
                 raise ValueError(f"There are {len(clips)} clips, but demonstrations for {len(demonstrations)}")
             demonstrations = [as_demonstrations(own) for own in demonstrations]
+            check_words([own for row in demonstrations for own in row])
+        elif self.finder is not None:
+            demonstrations = self.find(clips, prompt=prompt)
+        if demonstrations is not None:
             rows = [[*map(span_of, own), clip] for own, clip in zip(demonstrations, clips)]
             return self._read_whole(prompt, demonstrations, self._encode([clip for row in rows for clip in row]))
         # Those of the demonstrations too: a clip on disk may have changed, or the model.
@@ -209,14 +241,13 @@ class InContextSession:
         **generate_kwargs: Any,
     ) -> Iterator:
         """As `narrate`, one narration after the other, as they are done."""
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, but is {batch_size}")
+        _check_clips(clips, batch_size)
         clips = iter(clips)
         own, number = None if demonstrations is None else iter(demonstrations), 0
         while batch := list(islice(clips, batch_size)):
             of_batch = None if own is None else list(islice(own, len(batch)))
             if own is None and self.finder is not None:
-                of_batch = self.find(batch, indices=range(number, number + len(batch)))
+                of_batch = self.find(batch, prompt=prompt, indices=range(number, number + len(batch)))
             number += len(batch)
             prompts = self.read(batch, prompt=prompt, demonstrations=of_batch)
             generated_ids = self._generate(prompts, **generate_kwargs)
@@ -254,11 +285,18 @@ class InContextSession:
         Raises:
             ValueError: if a candidate has no word; as `read`.
         """
+        _check_clips(clips, batch_size)
+        if isinstance(candidates, str) or not candidates:
+            raise ValueError(f"`candidates` must be a list of texts, but is {candidates!r}")
         classes = self.processor.encode_classes(list(candidates))
-        clips, scores = list(clips), []
+        clips, scores = list(clips), [torch.empty(0, len(candidates), device=self.model.device)]
         for start in range(0, len(clips), batch_size):
             batch = clips[start : start + batch_size]
-            own = None if self.finder is None else self.find(batch, indices=range(start, start + len(batch)))
+            own = (
+                None
+                if self.finder is None
+                else self.find(batch, prompt=prompt, indices=range(start, start + len(batch)))
+            )
             prompts = self.read(batch, prompt=prompt, demonstrations=own)
             scores.append(prompts.score(**classes, class_batch_size=class_batch_size))
         return torch.cat(scores)
@@ -267,12 +305,19 @@ class InContextSession:
 
     def _common_beginning(self, features: torch.Tensor) -> CommonBeginning:
         """What all prompts begin with; another if its clips' features or the language model are others than before."""
-        weights = look_over({"language_model": self.model.language_model})
+        language_model, device_type = self.model.language_model, self.model.device.type
+        # Under autocast the cache is of another type; in training, dropout is in it.
+        autocast = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type)
+        version = look_over({"language_model": language_model}), autocast
         before = self._beginning
-        if before is None or before[0] != weights or not torch.equal(before[1].features, features):
+        is_same = before is not None and before[0] == version and torch.equal(before[1].features, features)
+        if not is_same or language_model.training:
             self._beginning = None  # before another takes as much memory
-            self._beginning = weights, CommonBeginning(self.model, features)
-        return self._beginning[1]
+            self._beginning = version, CommonBeginning(self.model, features)
+        beginning = self._beginning[1]
+        if language_model.training:
+            self._beginning = None
+        return beginning
 
     def _read_whole(self, prompt: str, demonstrations: Sequence[Sequence[Demonstration]], features) -> ReadPrompts:
         """All of each clip's prompt; `features` are of all its clips, in reading order."""
@@ -286,13 +331,7 @@ class InContextSession:
         if text.count(VIDEO_TOKEN) != len(demonstrations) + 1:
             raise ValueError(f"Neither prompt nor narrations may contain {VIDEO_TOKEN!r}, but here is {text!r}")
         input_ids = self.processor.encode(text)["input_ids"]
-        # T5 has none.
-        longest = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if longest is not None and len(input_ids) >= longest:
-            raise ValueError(
-                f"A prompt with {len(demonstrations)} demonstrations has {len(input_ids)} tokens, but the language "
-                f"model can read {longest} with its answer: give fewer, or shorter ones"
-            )
+        check_length(self.model, len(input_ids))
         return input_ids
 
     def _encode(self, clips: Sequence) -> torch.Tensor:
@@ -322,6 +361,19 @@ class InContextSession:
         order = is_word.long().argsort(dim=1, descending=True, stable=True)
         words, mask = generated_ids.gather(1, order), is_word.gather(1, order)
         return prompts.log_likelihood(words, mask.long()).tolist()
+
+
+def _check_clips(clips, batch_size: int = 1) -> None:
+    if is_clip(clips):
+        raise ValueError("`clips` must be a list of clips, but is one clip: give `[clip]`")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, but is {batch_size}")
+
+
+def _check_encoder(encoder, model, processor) -> None:
+    """Another model's features would be taken for this one's."""
+    if encoder.model is not model and encoder.fingerprint != ClipEncoder(model, processor).fingerprint:
+        raise ValueError("`encoder` is of another model or processor than the session's")
 
 
 __all__ = ["InContextSession"]
