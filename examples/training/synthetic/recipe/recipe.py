@@ -46,7 +46,7 @@ class Recipe:
         train_hours, novel_hours (`float`): of video of the two worlds.
         vision_steps, language_steps, alignment_steps, narrator_steps (`int`): of the trainings.
         alignment_batch_size, eilev_batch_size, control_batch_size (`int`): samples. One of the control's is one clip,
-            one of EILEV's 4.6 on average: both see as many clips.
+            one of EILEV's 5.2 on average: both see as many clips.
         shots (`tuple[int, ...]`): narrated clips before the one that is asked about, in training and evaluation.
         num_queries (`int`): of each evaluation.
     """
@@ -58,7 +58,7 @@ class Recipe:
     alignment_steps: int = 600
     narrator_steps: int = 2000
     alignment_batch_size: int = 64
-    eilev_batch_size: int = 16
+    eilev_batch_size: int = 14
     control_batch_size: int = 72
     shots: tuple[int, ...] = (0, 1, 2, 4, 8)
     num_queries: int = 200

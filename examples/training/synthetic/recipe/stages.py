@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import os
+import reprlib
 import signal
 import subprocess
 import sys
@@ -192,7 +193,7 @@ def _differences(before: Any, now: Any, name: str) -> list[str]:
     if before == now:
         return []
     if not isinstance(before, dict) or not isinstance(now, dict):
-        return [f"{name} was {before!r}, is {now!r}"]
+        return [f"{name} was {reprlib.repr(before)}, is {reprlib.repr(now)}"]
     keys = sorted({*before, *now})
     return [text for key in keys for text in _differences(before.get(key), now.get(key), f"{name}.{key}")]
 
