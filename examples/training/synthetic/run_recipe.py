@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--families", nargs="+", default=["opt"], choices=["opt", "t5"], help="language models")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--num_processes", type=int, default=2, help="at a time, one core each")
-    parser.add_argument("--smoke", action="store_true", help="a minute's worth of everything, which learns nothing")
+    parser.add_argument("--smoke", action="store_true", help="a little of everything, which learns nothing")
     parser.add_argument("--export", type=Path, help="where to write the checkpoints of the first seed, in float16")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
