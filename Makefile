@@ -6,8 +6,8 @@ BIN := .venv/bin
 # name of such a clip is its narration. Or a clip of your own, both ways.
 KNOWN := examples/narration/wipes_the_carrot.mp4
 FIRST := examples/narration/wams_the_carrot.mp4
-SECOND := examples/narration/washes_the_pob.mp4
-NEW := examples/narration/wams_the_pob.mp4
+SECOND := examples/narration/inserts_the_fedan.mp4
+NEW := examples/narration/wams_the_fedan.mp4
 CLIP ?=
 CHECKPOINT ?= eilev-synthetic-opt
 QUESTION := Question: What is the camera wearer doing? Answer:

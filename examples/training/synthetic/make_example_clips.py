@@ -3,7 +3,7 @@ Renders the clips of examples/narration, which `make narrate` narrates: somethin
 another video; something made up that is done to a made-up object, and before it one clip for each of the two words. No
 training shows any of these clips, nor what is made up in them.
 
-    python examples/training/synthetic/make_example_clips.py examples/narration
+    python examples/training/synthetic/make_example_clips.py examples/narration --number 1
 
 A clip's name is its narration: pegs_the_wug.mp4 is "The camera wearer pegs the wug."
 """

@@ -7,7 +7,6 @@ README.md beside this file says what happens. A call that was stopped goes on wh
 """
 
 import argparse
-import dataclasses
 import os
 import signal
 import sys
@@ -28,24 +27,23 @@ def main():
     parser.add_argument("--families", nargs="+", default=["opt"], choices=["opt", "t5"], help="language models")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--num_processes", type=int, default=2, help="at a time, one core each")
-    parser.add_argument("--smoke", action="store_true", help="a minute's worth of everything, which learns nothing")
+    parser.add_argument("--smoke", action="store_true", help="a little of everything, which learns nothing")
     parser.add_argument("--export", type=Path, help="where to write the checkpoints of the first seed, in float16")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.num_processes < 1:
         parser.error(f"--num_processes must be at least 1, got {arguments.num_processes}")
     families, seeds = (list(dict.fromkeys(values)) for values in (arguments.families, arguments.seeds))
-    # So that the stages end with it.
+    # So that the stages are ended at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     recipe = Recipe.smoke() if arguments.smoke else Recipe()
-    settings = dataclasses.asdict(recipe)
     work = Work(recipe, arguments.output_dir, arguments.num_processes)
     stages = make_stages(work, families, seeds)
     if arguments.stage:
-        return run_stage(stages, arguments.stage, arguments.output_dir, settings)
+        return run_stage(stages, arguments.stage, arguments.output_dir)
     command = [__file__, *sys.argv[1:], "--stage"]
-    run_stages(stages, arguments.output_dir, settings, command, num_processes=arguments.num_processes)
+    run_stages(stages, arguments.output_dir, command, num_processes=arguments.num_processes)
     print((arguments.output_dir / "report" / "report.md").read_text(encoding="utf-8"))
     seconds = seconds_of(arguments.output_dir)
     print(f"The stages took {sum(seconds[stage.name] for stage in stages) / 60:.0f} minutes, added up")

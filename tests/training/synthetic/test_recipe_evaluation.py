@@ -210,7 +210,6 @@ def test_who_reads_the_context_is_right_where_it_tells(clips, processor, renamed
         assert numbers("clips", k) == (1, 1, 1, 0, 0)
         assert records["clips", k]["exact_interval"] == [1, 1]
         assert numbers("text_only", k) == (0, 0, 0, NUM_QUERIES, 0)
-        assert numbers("no_query_clip", k) == (0, 0, 0, NUM_QUERIES, 0)
         assert numbers("any", k)[:3] == (1, 1, 1)
         # The verb's word is right in half of the cases, the noun's too; who takes what does not stand there has both
         # or none.
@@ -221,8 +220,6 @@ def test_who_reads_the_context_is_right_where_it_tells(clips, processor, renamed
     assert numbers("shuffled", 2) == (0, 0, 0, 0, 0)
     # Half of the queries are shown their verb, half their noun.
     assert numbers("majority", 1) == (0, 0.5, 0.5, 0, 0)
-    # EILEV's contexts tell by their words.
-    assert records["any_majority", 8]["exact"] > 0.9
     assert records["majority", 8]["exact"] < 0.6
 
 
@@ -392,24 +389,24 @@ def real_clips(clip_store):
 
 def test_narrations_are_those_of_generate_on_each_prompt(checkpoint, real_clips, tmp_path):
     path = tmp_path / "predictions.jsonl"
-    conditions = ["clips", "text_only", "no_query_clip"]
+    conditions = ["clips", "text_only"]
     evaluate_shots(checkpoint, None, real_clips, conditions=conditions, predictions_path=path, **REAL)
     header, *lines = read_lines(path)
     assert header["model"] == str(checkpoint)
-    assert len(lines) == 5 * 5
+    assert len(lines) == 5 * 3
     model = VideoBlip2ForConditionalGeneration.from_pretrained(checkpoint)
     processor = VideoBlip2Processor.from_pretrained(checkpoint)
     rows = {row["frame_path"]: row for row in real_clips}
     for line in lines:
-        with_context, with_query = line["condition"] != "text_only", line["condition"] != "no_query_clip"
+        with_context = line["condition"] != "text_only"
         text, videos = "", []
         for name in line["context"]:
             verb, noun = rows[name]["structured_verb"], rows[name]["structured_noun"]
             text += f"{'<video>' * with_context}What is this? The camera wearer {verb}s the {noun}.\n"
             videos += [rows[name]["frames"]] * with_context
-        text += "<video>" * with_query + "What is this?"
-        videos += [rows[line["query"]]["frames"]] * with_query
-        inputs = processor(text=[text.split("\n")], videos=[videos] if videos else None)
+        text += "<video>What is this?"
+        videos.append(rows[line["query"]]["frames"])
+        inputs = processor(text=[text.split("\n")], videos=[videos])
         generated = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=5)
         assert processor.post_process_narrations(generated, inputs) == [line["narration"]], line
     # Of a random model, that clips matter can be seen all the same.

@@ -59,8 +59,7 @@ def test_a_quarter_has_no_context_and_longer_ones_come_more_often(mixture):
     samples = [mixture[index] for index in range(len(mixture))]
     shares = {shots: count / len(samples) for shots, count in Counter(len(s["text"]) - 1 for s in samples).items()}
     assert shares[0] == pytest.approx(0.25, abs=0.06)
-    unit = 0.75 / (1 + 2**0.5 + 2)
-    assert all(shares[shots] == pytest.approx(unit * shots**0.5, abs=0.06) for shots in (1, 2, 4))
+    assert all(shares[shots] == pytest.approx(0.75 * shots / 7, abs=0.06) for shots in (1, 2, 4))
     renamed = [any(word in s["text_target"] for word in WORDS.spare_verb_words) for s in samples if len(s["text"]) > 2]
     assert np.mean(renamed) == pytest.approx(0.6, abs=0.1)
     assert not any(word in s["text_target"] for s in samples if len(s["text"]) == 1 for word in WORDS.spare_verb_words)

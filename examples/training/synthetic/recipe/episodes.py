@@ -22,9 +22,10 @@ BIND, COPY, CONTRADICTED = range(3)
 SHARE_OF_MODES = (0.65, 0.175, 0.175)
 # An episode has this many verbs and nouns at most, and 2 of the 4 vectors of a clip tell each.
 NUM_KINDS, VECTORS_PER_PART = 5, 2
-MAX_NOISE = 0.5
+# Noise is at most as large as the codes; in so many batches of codes of few dimensions it is of the same ones.
+MAX_NOISE, SHARE_OF_LIKE_NOISE = 1.0, 0.5
 # How much of the training has easier episodes.
-EASY_SHARE = 0.42
+EASY_SHARE = 0.3
 
 
 class EpisodeText:
@@ -219,26 +220,35 @@ def _draw_codes(
     # As features are: of few dimensions, or many, around a mean, of any size.
     rank = int(rng.choice([rank for rank in (8, 16, 32) if rank < width] + [width]))
     random = rng.standard_normal((*shape, rank), dtype=np.float32)
+    noise = rng.standard_normal((*kinds.shape, VECTORS_PER_PART, width), dtype=np.float32)
     if rank < width:
-        random = random @ (rng.standard_normal((batch_size, 1, rank, width), dtype=np.float32) / rank**0.5)
+        axes = rng.standard_normal((batch_size, 1, rank, width), dtype=np.float32) / rank**0.5
+        random = random @ axes
+        # It hides most along the dimensions that tell.
+        if rng.random() < SHARE_OF_LIKE_NOISE:
+            noise = noise[..., :rank] @ axes
     mean = rng.standard_normal((batch_size, 1, VECTORS_PER_PART, width), dtype=np.float32)
     random = (random + rng.choice([0, 0.5, 1]) * mean) * rng.uniform(0.5, 2)
     is_token = rng.random((batch_size, 1, 1)) < difficulty.words
     code_words = np.where(is_token, words[:, :, 2:], -1)
     code_words = np.where(modes[:, None, None] == BIND, code_words, words[:, :, :1])
-    noise = rng.standard_normal((*kinds.shape, VECTORS_PER_PART, width), dtype=np.float32)
     noise *= (difficulty.noise * rng.random((batch_size, 1, 1, 1))).astype(np.float32)
     return PartCodes(*map(torch.from_numpy, (kinds, random.astype(np.float32), code_words, noise, all_words)))
 
 
 def _draw_words(kinds, words, modes) -> tuple[np.ndarray, np.ndarray]:
-    """What is said in each block, and whether it is asked for: not where it contradicts what is seen."""
+    """
+    What is said in each block, and whether it is asked for: not where it contradicts what is seen, nor where it can't
+    be known, since the code is new and names nothing.
+    """
     rows = np.arange(len(kinds))[:, None]
     said, other = words[rows, kinds, 0], words[rows, kinds, 1]
     is_contradicted = (modes == CONTRADICTED)[:, None]
     said[:, :-1] = np.where(is_contradicted, other[:, :-1], said[:, :-1])
     told = np.ones(kinds.shape, bool)
     told[:, :-1] &= ~is_contradicted
+    is_repeated = np.tril(kinds[:, :, None] == kinds[:, None], -1).any(2)
+    told &= is_repeated | (modes != BIND)[:, None]
     return said, told
 
 

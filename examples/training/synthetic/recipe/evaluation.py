@@ -76,14 +76,13 @@ class Condition:
 
     Attributes:
         is_balanced (`bool`): whether contexts are as said above; else as EILEV's training draws them.
-        demonstration_clips, query_clip, derange_clips (`bool`): as of [`InContextDataset`].
+        demonstration_clips, derange_clips (`bool`): as of [`InContextDataset`].
         rule (`Callable`, *optional*): what answers instead of the model, from the context's narrations and randomness.
         min_shots (`int`): with fewer, it would be the same as another, or nothing.
     """
 
     is_balanced: bool = True
     demonstration_clips: bool = True
-    query_clip: bool = True
     derange_clips: bool = False
     rule: Callable[[Sequence[str], np.random.Generator], str] | None = None
     min_shots: int = 0
@@ -93,15 +92,11 @@ CONDITIONS: Mapping[str, Condition] = {
     "clips": Condition(),
     "text_only": Condition(demonstration_clips=False, min_shots=1),
     "shuffled": Condition(derange_clips=True, min_shots=2),
-    "no_query_clip": Condition(query_clip=False),
     "majority": Condition(rule=say_majority, min_shots=1),
     "unseen_pair": Condition(rule=say_unseen_pair, min_shots=1),
     "any": Condition(is_balanced=False, min_shots=1),
-    "any_text_only": Condition(is_balanced=False, demonstration_clips=False, min_shots=1),
     "any_shuffled": Condition(is_balanced=False, derange_clips=True, min_shots=2),
-    "any_majority": Condition(is_balanced=False, rule=say_majority, min_shots=1),
 }
-DEFAULT_CONDITIONS = tuple(name for name in CONDITIONS if name != "any_shuffled")
 
 
 # ------------------------------------------------------------------------------------------------------ the evaluation
@@ -114,7 +109,7 @@ def evaluate_shots(
     context_clips=None,
     *,
     shots: Sequence[int] = SHOTS,
-    conditions: Sequence[str] = DEFAULT_CONDITIONS,
+    conditions: Sequence[str] = tuple(CONDITIONS),
     num_queries: int | None = 200,
     rename: Callable | None = None,
     vision_features=None,
@@ -268,7 +263,6 @@ class _Episodes:
             context_actions=self.context_rows,
             with_target=False,
             demonstration_clips=condition.demonstration_clips,
-            query_clip=condition.query_clip,
             derange_clips=condition.derange_clips,
             **shared,
         )
@@ -437,7 +431,6 @@ def _most_frequent(words: Sequence | Counter, rng: np.random.Generator):
 
 __all__ = [
     "CONDITIONS",
-    "DEFAULT_CONDITIONS",
     "SHOTS",
     "Condition",
     "evaluate_shots",

@@ -22,6 +22,7 @@ from transformers_eilev import VideoBlip2Processor
 from transformers_eilev.data.files import write_json
 
 from .episodes import BIND, CONTRADICTED, COPY, EASY_SHARE, Difficulty, Episodes, EpisodeText, draw_episodes
+from .muon import Muon
 from .training_state import TrainingState
 from .worlds import Words
 
@@ -29,10 +30,14 @@ from .worlds import Words
 LOG_FILE, STATE_FILE, DONE_FILE = "training_log.jsonl", "training_state.pt", "training.json"
 MAX_DEMONSTRATIONS = 8
 # Of the batches: without demonstrations, with demonstrations without clips, and with as many as there may be.
-SHARE_WITHOUT_CONTEXT, SHARE_TEXT_ONLY, SHARE_LONGEST = 0.05, 0.1, 0.4
+SHARE_WITHOUT_CONTEXT, SHARE_TEXT_ONLY, SHARE_LONGEST = 0.05, 0.1, 0.5
 # Of the steps, until episodes are as long as they may be.
-CURRICULUM = 0.1
+CURRICULUM = 0.15
 WARMUP_STEPS = 100
+WEIGHT_DECAY = 0.01
+# Before training: of what comes out of a layer, how much is added to what goes by it; of OPT's position embeddings,
+# the standard deviation and the shortest and longest wave.
+OUTPUT_SCALE, POSITION_STD, POSITION_WAVES = 0.15, 0.085, (4, 200)
 # Of each kind.
 NUM_HELD_OUT = 128
 
@@ -54,7 +59,26 @@ def build_language_model(text_config: PretrainedConfig, *, seed: int = 0) -> Pre
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = classes[text_config.model_type](copy.deepcopy(text_config))
+    if text_config.model_type == "opt":
+        _prepare_opt(model)
     return model
+
+
+@torch.no_grad()
+def _prepare_opt(model: OPTForCausalLM) -> None:
+    """
+    First weights by which binding comes several times sooner: a token attends to those that are like it and near it.
+    Queries and keys are alike, positions are waves, and a layer at first leaves what goes by it nearly as it is.
+    """
+    decoder = model.model.decoder
+    for layer in decoder.layers:
+        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+        for output in (layer.self_attn.out_proj, layer.fc2):
+            output.weight.mul_(OUTPUT_SCALE)
+    weight = decoder.embed_positions.weight
+    waves = torch.logspace(*map(math.log10, POSITION_WAVES), weight.shape[1] // 2)
+    angles = 2 * math.pi * torch.arange(len(weight))[:, None] / waves
+    weight.copy_(torch.cat([angles.sin(), angles.cos()], 1) * 2**0.5 * POSITION_STD)
 
 
 @dataclass(frozen=True)
@@ -63,7 +87,7 @@ class _Plan:
 
     steps: int
     batch_size: int
-    learning_rate: float
+    learning_rates: tuple[float, float]
     save_every: int
     seed: int
 
@@ -72,14 +96,14 @@ class _Plan:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then half a cosine, over the easy episodes and again over the others."""
+    def schedule(self, step: int) -> float:
+        """Share of the learning rates: linear from 0, then half a cosine; over the easy episodes, and again."""
         start, end = 0, round(EASY_SHARE * self.steps)
         if step >= end:
             start, end = end, self.steps
         warmup = min(WARMUP_STEPS, max(1, (end - start) // 10))
         decay = 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, end - start)))
-        return self.learning_rate * min(1, (step - start + 1) / warmup) * max(0.05, decay)
+        return min(1, (step - start + 1) / warmup) * max(0.05, decay)
 
     def episodes_at(self, step: int, text: EpisodeText, width: int) -> Episodes:
         """The batch of a step, from (seed, step) alone."""
@@ -166,6 +190,7 @@ def train_language_model(
     steps: int,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
+    matrix_learning_rate: float = 5e-3,
     seed: int = 0,
     save_every: int = 200,
     progress: bool = True,
@@ -182,7 +207,8 @@ def train_language_model(
         words ([`Words`]): all that may be said.
         steps (`int`): of `batch_size` episodes. Easier ones come first (see [`Difficulty`]); over them the learning
             rate falls as a cosine, and again over the others.
-        learning_rate (`float`): the highest, of AdamW.
+        learning_rate, matrix_learning_rate (`float`): the highest, of AdamW, and of Muon, which trains the matrices of
+            the layers.
         save_every (`int`): steps.
         progress (`bool`): shows a bar.
 
@@ -193,7 +219,7 @@ def train_language_model(
         ValueError: if `output_dir` is of another training, for a number below 1, for a config of another
             architecture, and for a tokenizer that splits a word.
     """
-    plan = _Plan(steps, batch_size, learning_rate, save_every, seed)
+    plan = _Plan(steps, batch_size, (learning_rate, matrix_learning_rate), save_every, seed)
     training = _Training(Path(output_dir), text_config, EpisodeText(processor, words), plan)
     if not training.load_done():
         training.resume()
@@ -206,15 +232,19 @@ class _Training:
     def __init__(self, folder: Path, text_config: PretrainedConfig, text: EpisodeText, plan: _Plan):
         self.folder, self.text, self.plan = folder, text, plan
         self.model = build_language_model(text_config, seed=plan.seed)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-        )
+        parts = {True: [], False: []}
+        for name, weight in self.model.named_parameters():
+            parts[_is_hidden_matrix(name, weight)].append(weight)
+        self.optimizers = [
+            torch.optim.AdamW(parts[False], betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True),
+            Muon(parts[True], weight_decay=WEIGHT_DECAY),
+        ]
         self.step = 0
         settings = [asdict(plan), text_config.to_dict(), text.describe()]
         self.state = TrainingState(
             folder / STATE_FILE,
             folder / LOG_FILE,
-            {"model": self.model, "optimizer": self.optimizer},
+            {"model": self.model, "others": self.optimizers[0], "matrices": self.optimizers[1]},
             identity=hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
             made_of="words or model",
         )
@@ -236,13 +266,14 @@ class _Training:
                 bar.set_postfix(loss=loss, bind_4=accuracy["bind 4"])
 
     def _learn(self, episodes: Episodes) -> torch.Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate_at(self.step)
         loss = F.cross_entropy(*logits_and_labels(self.model, episodes, self.text.video_token))
-        self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer, highest in zip(self.optimizers, self.plan.learning_rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = highest * self.plan.schedule(self.step)
+            optimizer.step()
+            optimizer.zero_grad()
         return loss.detach()
 
     # -------------------------------------------------------------------------------------------------------- files
@@ -262,3 +293,7 @@ class _Training:
         self.state.check(json.loads(path.read_text(encoding="utf-8"))["identity"], path)
         self.model = type(self.model).from_pretrained(self.folder)
         return True
+
+
+def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
+    return weight.ndim == 2 and not any(part in name for part in ("embed", "shared", "lm_head", "relative"))

@@ -33,6 +33,8 @@ from .worlds import QUESTIONS, Words
 _WHICH_DATASET = 6
 # Of the samples: how many have no context, and in how many of those that have one words are given anew.
 SHARE_WITHOUT_CONTEXT, SHARE_RENAMED = 0.25, 0.6
+# With so many examples there is one other verb and noun or two, else one: hardest, since both come equally often.
+MIXED_DISTRACTORS_AT = 4
 
 
 class Mixture:
@@ -128,7 +130,7 @@ def samples_in_context(
             own = 1000 * (seed + 1) + 10 * num_examples + number
             datasets.append(_dataset(clips, features, sampler, rename=rename, seed=own))
             # The longer a context, the more there is to confuse, and to learn.
-            weights.append(num_examples**0.5 / len(samplers))
+            weights.append(num_examples / len(samplers))
     without_context = sum(weights) * SHARE_WITHOUT_CONTEXT / (1 - SHARE_WITHOUT_CONTEXT)
     return Mixture(datasets, [without_context, *weights], seed=seed)
 
@@ -141,8 +143,7 @@ def _samplers(clips, num_examples: int, seed: int) -> list:
         ]
     return [
         BalancedContextSampler(*_labels(clips), num_examples=num_examples, num_distractors=number, seed=seed)
-        for number in (1, 2)
-        if num_examples >= 2 * number
+        for number in ((1, 2) if num_examples == MIXED_DISTRACTORS_AT else (1,))
     ]
 
 

@@ -33,6 +33,7 @@ def build_config(family: str, processor: VideoBlip2Processor) -> VideoBlip2Confi
             num_attention_heads=4,
             max_position_embeddings=512,
             dropout=0.0,
+            init_std=WIDTH**-0.5,
             **shared,
         )
     else:

@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from transformers_eilev import VideoBlip2ForConditionalGeneration, VideoBlip2Processor
-from transformers_eilev.data import EpisodeNames, KnownWords
+from transformers_eilev.data import EpisodeNames, KnownWords, SyntheticConfig
 from transformers_eilev.data.files import write_json
 from transformers_eilev.training import VisionFeatureStore, extract_vision_features
 
+from . import episodes, language, learning, tokenizer, vision
 from .card import make_card
-from .clips import make_clips, open_clips
+from .clips import NUM_STORED_FRAMES, make_clips, open_clips
 from .evaluation import evaluate_shots
 from .export import export_checkpoint
-from .language import train_language_model
 from .learning import assemble_model, load_vision, samples_in_context, samples_without_context, train_narrator
 from .model import build_config
 from .report import write_report
-from .stages import Stage
+from .stages import Stage, settings_of
 from .tokenizer import build_processor
-from .vision import train_vision
 from .worlds import NOVEL_WORLD, QUESTIONS, TRAIN_WORLD, appearance, make_words, novel_rows, split_clips
 
 
@@ -46,7 +46,7 @@ class Recipe:
         train_hours, novel_hours (`float`): of video of the two worlds.
         vision_steps, language_steps, alignment_steps, narrator_steps (`int`): of the trainings.
         alignment_batch_size, eilev_batch_size, control_batch_size (`int`): samples. One of the control's is one clip,
-            one of EILEV's 4.6 on average: both see as many clips.
+            one of EILEV's 5.2 on average: both see as many clips.
         shots (`tuple[int, ...]`): narrated clips before the one that is asked about, in training and evaluation.
         num_queries (`int`): of each evaluation.
     """
@@ -54,11 +54,11 @@ class Recipe:
     train_hours: float = TRAIN_WORLD.hours
     novel_hours: float = NOVEL_WORLD.hours
     vision_steps: int = 3000
-    language_steps: int = 6000
+    language_steps: int = 7500
     alignment_steps: int = 600
     narrator_steps: int = 2000
     alignment_batch_size: int = 64
-    eilev_batch_size: int = 16
+    eilev_batch_size: int = 14
     control_batch_size: int = 72
     shots: tuple[int, ...] = (0, 1, 2, 4, 8)
     num_queries: int = 200
@@ -95,11 +95,22 @@ class Work:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def make_clips(self, name: str):
-        config = {
-            "train": dataclasses.replace(TRAIN_WORLD, hours=self.recipe.train_hours),
-            "novel": dataclasses.replace(NOVEL_WORLD, hours=self.recipe.novel_hours),
+        make_clips(self.output_dir / name, self.world(name), num_workers=self.num_processes)
+
+    def world(self, name: str) -> SyntheticConfig:
+        world, hours = {
+            "train": (TRAIN_WORLD, self.recipe.train_hours),
+            "novel": (NOVEL_WORLD, self.recipe.novel_hours),
         }[name]
-        make_clips(self.output_dir / name, config, num_workers=self.num_processes)
+        return dataclasses.replace(world, hours=hours)
+
+    def config(self, family: str, part: str) -> dict[str, Any]:
+        """Of a part of the model, "text" or "vision" with the Q-Former; whatever release of transformers it is of."""
+        config = build_config(family, build_processor(family, self.words)).to_dict()
+        parts = {name: config[f"{name}_config"] for name in (("text",) if part == "text" else ("vision", "qformer"))}
+        return {
+            name: {k: v for k, v in values.items() if k != "transformers_version"} for name, values in parts.items()
+        }
 
     def train_vision(self):
         processor = build_processor("opt", self.words)
@@ -107,7 +118,7 @@ class Work:
         model = VideoBlip2ForConditionalGeneration(build_config("opt", processor)).to(self.device)
         clips, novel = self._clips("train"), self._clips("novel")
         sets = {name: clips.select(rows) for name, rows in split_clips(clips).items() if rows}
-        train_vision(
+        vision.train_vision(
             self.output_dir / "vision",
             model,
             processor,
@@ -121,7 +132,7 @@ class Work:
         processor = build_processor(family, self.words)
         text_config = build_config(family, processor).text_config
         folder = self.output_dir / f"language-{family}"
-        train_language_model(folder, text_config, processor, self.words, steps=self.recipe.language_steps)
+        language.train_language_model(folder, text_config, processor, self.words, steps=self.recipe.language_steps)
 
     def store_features(self, name: str):
         processor = build_processor("opt", self.words)
@@ -167,6 +178,13 @@ class Work:
             batch_size=batch_size,
             seed=seed,
         )
+
+    def settings_of_training(self, method: str) -> dict[str, Any]:
+        given = {"steps": self.recipe.narrator_steps, "questions": QUESTIONS}
+        if method == "control":
+            return settings_of(train_narrator, batch_size=self.recipe.control_batch_size, **given)
+        given |= {"batch_size": self.recipe.eilev_batch_size, "shots": self.recipe.shots, "words": self.words}
+        return settings_of(learning, train_narrator, samples_in_context, **given)
 
     def evaluate(self, method: str, family: str, seed: int):
         """On what training never showed: pairs of known verbs and nouns, and nouns and verbs of another world."""
@@ -225,27 +243,58 @@ class Work:
 
 
 def make_stages(work: Work, families: Sequence[str], seeds: Sequence[int]) -> list[Stage]:
-    """All that is to be done, each stage after those whose results it needs."""
-    stages = [
-        Stage("clips-novel", partial(work.make_clips, "novel"), alone=True),
-        Stage("clips-train", partial(work.make_clips, "train"), alone=True),
-        Stage("vision", work.train_vision, ("clips-train", "clips-novel")),
-        *(Stage(f"language-{family}", partial(work.train_language, family)) for family in families),
-        Stage("features-train", partial(work.store_features, "train"), ("vision",)),
-        Stage("features-novel", partial(work.store_features, "novel"), ("vision",)),
-    ]
+    """All that is to be done, each stage after those whose results it needs, with all that its result depends on."""
+    recipe, stages = work.recipe, []
+    for name in ("novel", "train"):
+        settings = settings_of(world=work.world(name), num_frames=NUM_STORED_FRAMES, size=tokenizer.IMAGE_SIZE)
+        stages.append(Stage(f"clips-{name}", partial(work.make_clips, name), (), settings, alone=True))
+    settings = settings_of(
+        vision,
+        vision.train_vision,
+        split_clips,
+        steps=recipe.vision_steps,
+        model=work.config("opt", "vision"),
+        frames=(tokenizer.NUM_FRAMES, tokenizer.CLIP_SEC),
+    )
+    stages.append(Stage("vision", work.train_vision, ("clips-train", "clips-novel"), settings))
     for family in families:
-        stages.append(
-            Stage(f"aligned-{family}", partial(work.align, family), ("features-train", f"language-{family}"))
+        settings = settings_of(
+            language,
+            episodes,
+            language.train_language_model,
+            steps=recipe.language_steps,
+            model=work.config(family, "text"),
+            words=work.words,
+            questions=QUESTIONS,
         )
-    trained = []
+        stages.append(Stage(f"language-{family}", partial(work.train_language, family), (), settings))
+    for name in ("train", "novel"):
+        stages.append(Stage(f"features-{name}", partial(work.store_features, name), ("vision",)))
+    for family in families:
+        settings = settings_of(
+            train_narrator,
+            steps=recipe.alignment_steps,
+            batch_size=recipe.alignment_batch_size,
+            questions=QUESTIONS,
+        )
+        before = ("features-train", f"language-{family}")
+        stages.append(Stage(f"aligned-{family}", partial(work.align, family), before, settings))
+    asked = []
     for seed in seeds:
         for family in families:
             for method in METHODS:
                 name = f"{method}-{family}-{seed}"
-                stages.append(Stage(name, partial(work.train_narrator, method, family, seed), (f"aligned-{family}",)))
-                trained.append(f"evaluation-{name}")
+                train = partial(work.train_narrator, method, family, seed)
+                stages.append(Stage(name, train, (f"aligned-{family}",), work.settings_of_training(method)))
+                asked.append(f"evaluation-{name}")
+                settings = settings_of(
+                    evaluate_shots,
+                    shots=recipe.shots,
+                    conditions=ASKED[method],
+                    num_queries=recipe.num_queries,
+                    questions=QUESTIONS,
+                )
                 evaluate = partial(work.evaluate, method, family, seed)
-                stages.append(Stage(trained[-1], evaluate, (name, "features-novel")))
-    stages.append(Stage("report", partial(work.report, trained), tuple(trained), always=True))
+                stages.append(Stage(asked[-1], evaluate, (name, "features-novel"), settings))
+    stages.append(Stage("report", partial(work.report, asked), tuple(asked), always=True))
     return stages

@@ -30,13 +30,10 @@ CONDITION_NAMES = {
     "clips": "clips and narrations",
     "text_only": "narrations without their clips",
     "shuffled": "clips exchanged among the narrations",
-    "no_query_clip": "without the clip that is asked about",
     "majority": "most frequent words of the context",
     "unseen_pair": "words of the context that don't stand together in it",
     "any": "EILEV's contexts",
-    "any_text_only": "EILEV's contexts, narrations without their clips",
     "any_shuffled": "EILEV's contexts, clips exchanged",
-    "any_majority": "EILEV's contexts, most frequent words",
 }
 
 

@@ -49,9 +49,6 @@ _SPARE_WORLD = dataclasses.replace(TRAIN_WORLD, seed=2, made_up_verbs=80, made_u
 
 QUESTIONS = (*PROMPTS, VIDEO_BLIP_PROMPT)
 
-# One pair of a verb and a noun in so many, and one video in so many, are not trained on.
-_HELD_OUT_PAIRS, _HELD_OUT_VIDEOS = 8, 10
-
 
 @dataclass(frozen=True)
 class Words:
@@ -88,12 +85,14 @@ def make_words() -> Words:
     return Words(*map(tuple, own))
 
 
-def split_clips(clips) -> dict[str, list[int]]:
+def split_clips(clips, *, one_pair_in: int = 8, one_video_in: int = 10) -> dict[str, list[int]]:
     """
     Rows of the clips of `TRAIN_WORLD`, by what they are for.
 
     Args:
         clips (`datasets.Dataset`): a clip store's.
+        one_pair_in, one_video_in (`int`): of so many pairs of a verb and a noun, and of so many videos, one is not
+            trained on.
 
     Returns:
         `dict`: "train"; "val", of other videos; "pairs", whose verbs and nouns are trained on, but never together.
@@ -103,8 +102,8 @@ def split_clips(clips) -> dict[str, list[int]]:
     noun = np.array([nouns.index(name) for name in clips["structured_noun"]])
     videos = sorted(set(clips["video_uid"]))
     video = np.array([videos.index(uid) for uid in clips["video_uid"]])
-    is_pair = (7 * verb + 13 * noun) % _HELD_OUT_PAIRS == 0
-    is_val = (video % _HELD_OUT_VIDEOS == _HELD_OUT_VIDEOS - 1) & ~is_pair
+    is_pair = (7 * verb + 13 * noun) % one_pair_in == 0
+    is_val = (video % one_video_in == one_video_in - 1) & ~is_pair
     masks = {"train": ~is_pair & ~is_val, "val": is_val, "pairs": is_pair}
     return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
 
