@@ -11,6 +11,7 @@ from encoded_clips import VIDEO_NAMES, small_encoder, small_processor
 from transformers_eilev import ClipSpan
 from transformers_eilev.data.context_samplers import ContextSampler, InContextSampler
 from transformers_eilev.data.in_context import InContextDataset
+from transformers_eilev.in_context.clip_features import ClipEncoder
 from transformers_eilev.in_context.library import Demonstration
 from transformers_eilev.in_context.retrieval import DemonstrationFinder, SimilaritySampler
 
@@ -311,3 +312,20 @@ def test_texts_by_a_models_own_embeddings(golden):
     library = [("a", "cuts an onion"), ("b", "opens the door"), ("c", "cuts the onion")]
     finder = DemonstrationFinder(library, num_examples=1, by="text", encoder=encoder)
     assert finder.find_rows(text="opens the door") == [1]
+
+
+def test_files_that_change_are_found_by_what_they_show_now(golden, videos_path, tmp_path):
+    """And which of them is the clip that is asked about is told anew too."""
+    names = ["good_cfr_bframes.mp4", "rotate90.mp4", "vp9.mp4"]
+    paths = [tmp_path / f"{number}.mp4" for number in range(3)]
+    for path, name in zip(paths, names):
+        path.write_bytes((videos_path / name).read_bytes())
+    library = [Demonstration(str(path), f"Number {number}.") for number, path in enumerate(paths)]
+    encoder = ClipEncoder(golden.model, golden.interleaved)
+    finder = DemonstrationFinder(library, num_examples=3, encoder=encoder)
+    query = str(videos_path / names[0])
+    assert 0 not in finder.find_rows(query)
+    paths[0].write_bytes((videos_path / names[1]).read_bytes())
+    paths[1].write_bytes((videos_path / names[0]).read_bytes())
+    fresh = DemonstrationFinder(library, num_examples=3, encoder=encoder)
+    assert finder.find_rows(query) == fresh.find_rows(query) and 1 not in finder.find_rows(query)
