@@ -241,26 +241,27 @@ def test_no_more_is_cropped_than_a_row_has(opt):
         cache.crop(-8)
 
 
+READ_AGAIN = [
+    {"use_cache": False},
+    {"generation_config": "uncached"},
+    {"cache_implementation": "static"},
+    {"assistant_model": "itself"},
+    {"output_scores": True, "return_dict_in_generate": True},
+]
+OF_ONE_FAMILY = {
+    "opt": [{"prefill_chunk_size": 4}],
+    "flan-t5": [{"encoder_repetition_penalty": 1.8}, {"encoder_no_repeat_ngram_size": 1}],
+}
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"use_cache": False},
-        {"generation_config": "uncached"},
-        {"cache_implementation": "static"},
-        {"encoder_repetition_penalty": 1.8},
-        {"encoder_no_repeat_ngram_size": 1},
-        {"prefill_chunk_size": 4},
-        {"assistant_model": "itself"},
-        {"output_scores": True, "return_dict_in_generate": True},
-    ],
+    "family, settings",
+    [(family, settings) for family in FAMILIES for settings in (*READ_AGAIN, *OF_ONE_FAMILY[family])],
     ids=str,
 )
-def test_settings_that_read_the_texts_themselves(model, settings):
+def test_settings_that_read_the_texts_themselves(family, settings):
     """They say what `generate` says, with or without a common beginning."""
-    if model.config.is_encoder_decoder and "prefill_chunk_size" in settings:
-        pytest.skip("chunks are for decoder-only models")
-    if not model.config.is_encoder_decoder and any(name.startswith("encoder_") for name in settings):
-        pytest.skip("penalties of the encoder's text")
+    model = tiny_model(family)
     settings = {**EIGHT, **settings}
     if "generation_config" in settings:
         settings = {"generation_config": GenerationConfig(**EIGHT, use_cache=False, pad_token_id=0, eos_token_id=1)}

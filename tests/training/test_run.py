@@ -185,6 +185,7 @@ def test_lora(clip_store, golden_opt, tmp_path, is_plain):
         assert model.generation_config.eos_token_id == narrate.tokenizer.convert_tokens_to_ids("Ċ")
 
 
+@pytest.mark.usefixtures("unpacked_4bit")
 @pytest.mark.parametrize("bits", [8, 4])
 def test_lora_over_few_bits(clip_store, golden_opt, tmp_path, bits):
     """What it learned belongs to the full weights as well: the adapter is merged into them."""
