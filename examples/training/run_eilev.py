@@ -8,6 +8,8 @@ Every argument may stand in the YAML (or JSON) file or on the command line, whic
 them. The same command with `--resume_from_checkpoint last` starts a run, or goes on with one that was stopped.
 """
 
+from accelerate import PartialState
+
 from transformers_eilev.training import (
     EilevDataArguments,
     ModelArguments,
@@ -19,6 +21,8 @@ from transformers_eilev.training import (
 
 def main():
     run_training(*parse_arguments([ModelArguments, EilevDataArguments, VideoNarrationTrainingArguments]))
+    # Or a process may abort at its very end, when threads of the others still talk to it.
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

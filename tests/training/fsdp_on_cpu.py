@@ -26,6 +26,8 @@ def main():
 
     Accelerator.__init__ = make_with_gpus
     run_training(*parse_arguments([ModelArguments, EilevDataArguments, VideoNarrationTrainingArguments]))
+    # Or a process may abort at its very end, when threads of the others still talk to it.
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":
