@@ -1,5 +1,6 @@
 """A run that is killed and resumed is the run that was not; several processes are one."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -28,14 +29,32 @@ LORA = ["--use_lora", "--lora_r", "4", "--lora_dropout", "0"]
 def run(program, clip_store, checkpoint, output_dir, *arguments):
     paths = ["--train_frames_dir", clip_store, "--val_frames_dir", clip_store, "--model_name_or_path", checkpoint]
     command = [*program, *paths, "--output_dir", output_dir, *ARGUMENTS, *arguments]
-    return subprocess.run(
+    try:
+        return run_for_a_while(command)
+    except subprocess.TimeoutExpired:
+        # CPython 3.11 hangs, once in a long while, in the fork of a loader's worker. One more run that is killed.
+        return run_for_a_while([*command, "--resume_from_checkpoint", "last"])
+
+
+def run_for_a_while(command, seconds=100):
+    process = subprocess.Popen(
         [str(part) for part in command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        timeout=300,
     )
+    try:
+        stdout, stderr = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for group in [process.pid, *map(int, children)]:  # torchrun's children have groups of their own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def succeed(*arguments):
