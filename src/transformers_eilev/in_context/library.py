@@ -121,7 +121,7 @@ def demonstrations_of(clips: Iterable[dict]) -> list[Demonstration]:
                 where=where,
             )
         )
-    _raise([f"{own.where}: {fault}" for own in demonstrations for fault in _faults_of(own)])
+    check_words(demonstrations)
     return demonstrations
 
 

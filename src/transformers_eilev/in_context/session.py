@@ -159,7 +159,12 @@ class InContextSession:
 
     @torch.no_grad()
     def read(
-        self, clips: Sequence, *, prompt: str | None = None, demonstrations: Sequence[Sequence] | None = None
+        self,
+        clips: Sequence,
+        *,
+        prompt: str | None = None,
+        demonstrations: Sequence[Sequence] | None = None,
+        index: int = 0,
     ) -> ReadPrompts:
         """
         The model reads the prompt of each clip up to where its narration begins.
@@ -168,6 +173,7 @@ class InContextSession:
             clips (`Sequence`): to ask about, all at once.
             prompt (`str`, *optional*): instead of the session's, for this call.
             demonstrations (`Sequence[Sequence]`, *optional*): of each clip its own, instead of the session's.
+            index (`int`, *optional*, defaults to 0): of the first clip, for a finder that draws; see `find`.
 
         Returns:
             [`ReadPrompts`]: to generate from and to score with as often as one likes, such as nouns after verbs.
@@ -180,14 +186,13 @@ class InContextSession:
         if not clips:
             raise ValueError("There is no clip to read")
         prompt = prompt or self.prompt
+        if demonstrations is None and self.finder is not None:
+            demonstrations = self.find(clips, prompt=prompt, indices=range(index, index + len(clips)))
         if demonstrations is not None:
             if len(demonstrations) != len(clips):
                 raise ValueError(f"There are {len(clips)} clips, but demonstrations for {len(demonstrations)}")
             demonstrations = [as_demonstrations(own) for own in demonstrations]
             check_words([own for row in demonstrations for own in row])
-        elif self.finder is not None:
-            demonstrations = self.find(clips, prompt=prompt)
-        if demonstrations is not None:
             rows = [[*map(span_of, own), clip] for own, clip in zip(demonstrations, clips)]
             return self._read_whole(prompt, demonstrations, self._encode([clip for row in rows for clip in row]))
         # Those of the demonstrations too: a clip on disk may have changed, or the model.
@@ -246,10 +251,8 @@ class InContextSession:
         own, number = None if demonstrations is None else iter(demonstrations), 0
         while batch := list(islice(clips, batch_size)):
             of_batch = None if own is None else list(islice(own, len(batch)))
-            if own is None and self.finder is not None:
-                of_batch = self.find(batch, prompt=prompt, indices=range(number, number + len(batch)))
+            prompts = self.read(batch, prompt=prompt, demonstrations=of_batch, index=number)
             number += len(batch)
-            prompts = self.read(batch, prompt=prompt, demonstrations=of_batch)
             generated_ids = self._generate(prompts, **generate_kwargs)
             said = self.processor.post_process_narrations(generated_ids)
             if not all(said):
@@ -291,13 +294,7 @@ class InContextSession:
         classes = self.processor.encode_classes(list(candidates))
         clips, scores = list(clips), [torch.empty(0, len(candidates), device=self.model.device)]
         for start in range(0, len(clips), batch_size):
-            batch = clips[start : start + batch_size]
-            own = (
-                None
-                if self.finder is None
-                else self.find(batch, prompt=prompt, indices=range(start, start + len(batch)))
-            )
-            prompts = self.read(batch, prompt=prompt, demonstrations=own)
+            prompts = self.read(clips[start : start + batch_size], prompt=prompt, index=start)
             scores.append(prompts.score(**classes, class_batch_size=class_batch_size))
         return torch.cat(scores)
 
@@ -306,18 +303,16 @@ class InContextSession:
     def _common_beginning(self, features: torch.Tensor) -> CommonBeginning:
         """What all prompts begin with; another if its clips' features or the language model are others than before."""
         language_model, device_type = self.model.language_model, self.model.device.type
-        # Under autocast the cache is of another type; in training, dropout is in it.
+        if language_model.training:
+            return CommonBeginning(self.model, features)  # dropout is in what it reads
+        # Under autocast the cache is of another type.
         autocast = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type)
         version = look_over({"language_model": language_model}), autocast
         before = self._beginning
-        is_same = before is not None and before[0] == version and torch.equal(before[1].features, features)
-        if not is_same or language_model.training:
-            self._beginning = None  # before another takes as much memory
+        if before is None or before[0] != version or not torch.equal(before[1].features, features):
+            self._beginning = before = None  # before another takes as much memory
             self._beginning = version, CommonBeginning(self.model, features)
-        beginning = self._beginning[1]
-        if language_model.training:
-            self._beginning = None
-        return beginning
+        return self._beginning[1]
 
     def _read_whole(self, prompt: str, demonstrations: Sequence[Sequence[Demonstration]], features) -> ReadPrompts:
         """All of each clip's prompt; `features` are of all its clips, in reading order."""
