@@ -24,7 +24,6 @@ _MODULE_OF = {
     "load_lora": "lora",
     "load_model_and_processor": "loading",
     "load_vision_model": "vision_weights",
-    "load_training_clips": "data",
     "make_datasets": "data",
     "merge_lora": "lora",
     "parse_arguments": "arguments",
