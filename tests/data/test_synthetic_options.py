@@ -21,7 +21,7 @@ from transformers_eilev.data.synthetic.objects import draw_object
 from transformers_eilev.data.synthetic.rendering import Renderer
 from transformers_eilev.data.synthetic.script import write_script
 from transformers_eilev.data.synthetic.world import NOUNS, PALETTE, VERBS, World
-from transformers_eilev.data.synthetic.writing import fho_video
+from transformers_eilev.data.synthetic.writing import all_scripts, fho_video
 
 
 TINY = SyntheticConfig(hours=12 / 3600, video_sec=12, action_sec=3, image_size=64, fps=5, missing_share=0.0, seed=7)
@@ -102,6 +102,19 @@ def test_goes_on_with_a_set_from_before_there_was_an_option(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------------------- verbs
+
+
+def test_a_set_that_goes_on_behind_another_is_of_the_same_world(tmp_path):
+    settings = {"video_sec": 12, "action_sec": 3, "image_size": 64, "fps": 5, "seed": 7}
+    whole = SyntheticConfig(hours=6 * 12 / 3600, missing_share=0.0, **settings)
+    behind = SyntheticConfig(hours=2 * 12 / 3600, first_video=4, missing_share=0.5, **settings)
+    scripts = all_scripts(World(behind))
+    # One that is annotated and not on disk comes on top.
+    assert [script.number for script in scripts] == [4, 5, 6] and sum(script.missing for script in scripts) == 1
+    for script, other in zip(scripts, all_scripts(World(whole))[4:]):
+        assert dataclasses.replace(script, missing=False) == other
+    summary = make_synthetic_dataset(tmp_path, behind)
+    assert summary.num_videos == 2 and summary.num_missing == 1
 
 
 def test_only_the_chosen_verbs():

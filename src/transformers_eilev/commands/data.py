@@ -31,6 +31,9 @@ def synthetic(
     output_dir: Annotated[Path, typer.Argument(help="Where to write the set.")],
     hours: Annotated[float, typer.Option(help="Hours of video.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Everything random derives from it.")] = 0,
+    first_video: Annotated[
+        int, typer.Option(help="Number of the first video: behind another set's last, for more of the same world.")
+    ] = 0,
     layout: Annotated[str, typer.Option(help="ego4d or epic_kitchens: whose folders and schema.")] = "ego4d",
     image_size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 224,
     fps: Annotated[int, typer.Option(help="Frames a second.")] = 10,
@@ -77,6 +80,7 @@ def synthetic(
         config = SyntheticConfig(
             hours=hours,
             seed=seed,
+            first_video=first_video,
             layout=layout,
             image_size=image_size,
             fps=fps,

@@ -43,6 +43,13 @@ class SyntheticConfig:
         default=1.0, metadata={"help": "Hours of video on disk; videos missing on purpose are extra."}
     )
     seed: int = field(default=0, metadata={"help": "Everything random derives from it."})
+    first_video: int = field(
+        default=0,
+        metadata={
+            "help": "Number of the first video. Of one seed all videos are of one world, so that a set that begins "
+            "behind another's last video is of the same things, and has no video of it."
+        },
+    )
     layout: str = field(default="ego4d", metadata={"help": f"Folder layout and schema, one of {', '.join(LAYOUTS)}."})
     image_size: int = field(default=224, metadata={"help": "Width and height of the videos in pixels, even."})
     fps: int = field(default=10, metadata={"help": "Frames per second."})
@@ -118,7 +125,7 @@ class SyntheticConfig:
     )
 
     def __post_init__(self):
-        for name in ("seed", "image_size", "fps", "rare_pairs", "made_up_verbs", "made_up_nouns", "looks_per_noun"):
+        for name in (*_COUNTS, "image_size", "fps", "looks_per_noun"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -145,7 +152,7 @@ class SyntheticConfig:
         for name in _SHARES:
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)!r}")
-        for name in ("seed", "rare_pairs", "made_up_verbs", "made_up_nouns"):
+        for name in _COUNTS:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
         if self.redacted_share > 0.5:
@@ -228,6 +235,7 @@ class SyntheticConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
+_COUNTS = ("seed", "first_video", "rare_pairs", "made_up_verbs", "made_up_nouns")
 _NUMBERS = ("hours", "video_sec", "action_sec", "verb_skew", "noun_skew", "rare_pair_weight", "zoom")
 _SHARES = (
     *("missing_share", "redacted_share", "quirk_share", "unlabelled_share", "synonyms", "homonyms"),

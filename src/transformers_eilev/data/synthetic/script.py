@@ -105,7 +105,8 @@ def missing_videos(config: SyntheticConfig) -> frozenset[int]:
     if not config.num_missing:
         return frozenset()
     step = total / config.num_missing
-    return frozenset(min(total - 1, int(step * (index + 0.5))) for index in range(config.num_missing))
+    places = (min(total - 1, int(step * (index + 0.5))) for index in range(config.num_missing))
+    return frozenset(config.first_video + place for place in places)
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:

@@ -11,7 +11,7 @@ import numpy as np
 from .files import write_csv, write_json, write_text
 from .narration import Narration, choose_words, narrate
 from .rendering import Renderer
-from .script import ActionScript, VideoScript, missing_videos, write_script
+from .script import ActionScript, VideoScript, write_script
 from .world import World
 
 
@@ -114,9 +114,9 @@ def write_truth(
 
 def all_scripts(world: World) -> list[VideoScript]:
     """The scripts of all videos, those missing on purpose among them."""
-    return [
-        write_script(world, number) for number in range(world.config.num_videos + len(missing_videos(world.config)))
-    ]
+    config = world.config
+    numbers = range(config.first_video, config.first_video + config.num_videos + config.num_missing)
+    return [write_script(world, number) for number in numbers]
 
 
 def fho_video(world: World, script: VideoScript) -> dict:
