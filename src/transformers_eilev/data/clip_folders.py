@@ -1,18 +1,18 @@
 """The original's layout of clips: a folder of PNGs each, and `narrated_actions.csv`; read and written."""
 
-import csv
 import io
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .action_files import csv_rows, write_actions_csv
 from .clip_format import ANNOTATION_COLUMNS, clip_schema, safe_name
-from .files import atomic_file, write_json
+from .files import write_json
 
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read_frame_folders(
     folder = Path(folder)
     path = folder / CSV_NAME if annotation_file is None else Path(annotation_file)
     rows, bad, seen = [], [], set()
-    for line, fields in _csv_rows(path):
+    for line, fields in csv_rows(path):
         try:
             row = _to_row(fields, folder)
             if row["frame_path"] in seen:
@@ -80,30 +80,6 @@ def read_frame_folders(
         listed = "\n".join(bad[:10])
         warnings.warn(f"{len(bad)} rows of {path} are left out:\n{listed}{more}", UserWarning, stacklevel=2)
     return datasets.Dataset(pa.Table.from_pylist(rows, schema=clip_schema()))
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows with the numbers of their last lines."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8: {error}") from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
-    if "frame_path" not in header:
-        raise ValueError(f"{path} has no column frame_path, its first line is {header!r}")
-    while True:
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:  # a NUL byte, or a quote that swallows what follows it
-            yield reader.line_num, {"error": str(error)}
-            continue
-        if len(values) == len(header):
-            yield reader.line_num, dict(zip(header, values, strict=True))
-        elif values:
-            yield reader.line_num, {"error": f"{len(values)} fields and not {len(header)}: {values!r:.200}"}
 
 
 def _to_row(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -183,7 +159,7 @@ def write_frame_folders(clips: Iterable[Mapping[str, Any]], folder: str | os.Pat
         if row["frame_path"] in rows:
             raise ValueError(f"two clips of frame_path {clip['frame_path']!r}")
         rows[row["frame_path"]] = row
-    return _write_csv(rows, folder)
+    return write_actions_csv(folder / CSV_NAME, rows.values(), ANNOTATION_COLUMNS)
 
 
 def add_frame_folders(parts: Path, folder: Path) -> Path:
@@ -196,7 +172,7 @@ def add_frame_folders(parts: Path, folder: Path) -> Path:
     import pyarrow.parquet as pq
 
     path = folder / CSV_NAME
-    rows = {fields["frame_path"]: fields for _, fields in _csv_rows(path)} if path.exists() else {}
+    rows = {fields["frame_path"]: fields for _, fields in csv_rows(path)} if path.exists() else {}
     note = parts / FOLDERS_NOTE
     written = json.loads(note.read_text()) if note.exists() else []
     paths = sorted(parts.glob("*.parquet"), key=lambda part: part.stem)
@@ -207,7 +183,7 @@ def add_frame_folders(parts: Path, folder: Path) -> Path:
                     row = _write_clip(clip, folder)
                     rows.pop(row["frame_path"], None)  # of a merge that was killed
                     rows[row["frame_path"]] = row
-    _write_csv(rows, folder)
+    write_actions_csv(path, rows.values(), ANNOTATION_COLUMNS)
     write_json(note, sorted({*written, *(part.stem for part in paths)}))
     for part in paths:
         part.unlink()
@@ -251,17 +227,6 @@ def _png_bytes(frame: Any) -> bytes:
     buffer = io.BytesIO()
     frame.convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _write_csv(rows: Mapping[str, dict], folder: Path) -> Path:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(ANNOTATION_COLUMNS), extrasaction="ignore", lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows.values())
-    path = folder / CSV_NAME
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
-    return path
 
 
 __all__ = ["read_frame_folders", "write_frame_folders"]

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from .narrations import phrase_of_noun, third_person
+from .narrations import NO_LABELS, phrases_of_label, third_person
 
 
-# Labels that say nothing of what an action is.
-_NO_LABELS = (None, "", "[other]")
 _SOMETHING = re.compile(r"\bsomething\b", re.IGNORECASE)
 # Said after a verb and part of it, wherever they stand: "picks up a cup".
 _PARTICLES = r"(?: (?:up|down|out|off|away))?"
@@ -150,13 +148,13 @@ def words_by_label(row: dict, narration: str) -> tuple[str | None, str | None]:
     """
     verb, noun = (row.get(name) for name in ("structured_verb", "structured_noun"))
     verbs = nouns = None
-    if verb not in _NO_LABELS:
-        phrases = [phrase.split(" ", 1) for phrase in _phrases(verb)]
+    if verb not in NO_LABELS:
+        phrases = [phrase.split(" ", 1) for phrase in phrases_of_label(verb)]
         verbs = _any_of({" ".join([form, *rest]) for head, *rest in phrases for form in (head, third_person(head))})
         verbs = re.compile(verbs.pattern.removesuffix(_END) + _PARTICLES + _END, re.IGNORECASE)
-    if noun not in _NO_LABELS:
+    if noun not in NO_LABELS:
         # The plural is made as the third person is.
-        nouns = _any_of({form for phrase in _phrases(noun) for form in (phrase, third_person(phrase))})
+        nouns = _any_of({form for phrase in phrases_of_label(noun) for form in (phrase, third_person(phrase))})
     return _search(narration, verbs, nouns)
 
 
@@ -175,12 +173,6 @@ def _any_of(forms: Iterable[str]) -> re.Pattern:
     return re.compile(f"{_START}(?:{'|'.join(map(re.escape, forms))}){_END}", re.IGNORECASE)
 
 
-def _phrases(label) -> list[str]:
-    """ "take_(pick,_grab)" is "take" and "pick"; "put-down" is "put down"; "board:chopping" is "chopping board"."""
-    parts = re.split(r"[(),]", str(label).lower().replace("_", " ").replace("-", " "))
-    return [" ".join(phrase_of_noun(part.strip()).split()) for part in parts if part.strip()]
-
-
 def _search(narration: str, verbs: re.Pattern | None, nouns: re.Pattern | None) -> tuple[str | None, str | None]:
     verb = verbs and verbs.search(narration)
     noun = nouns and (nouns.search(narration, verb.end() if verb else 0) or nouns.search(narration))
@@ -192,9 +184,9 @@ def _search(narration: str, verbs: re.Pattern | None, nouns: re.Pattern | None) 
 
 def _name_all(kind: str, texts: Sequence[str], labels: Sequence, words: Sequence[str], rng) -> list[tuple[str, str]]:
     """For each action, the text that names it and the one that shall, the same where none shall."""
-    called = {text: label for text, label in zip(texts, labels) if label not in _NO_LABELS}
+    called = {text: label for text, label in zip(texts, labels) if label not in NO_LABELS}
     # A tuple, for an action without a label that is called as none with one is: equal to no label.
-    keys = [label if label not in _NO_LABELS else called.get(text, (text,)) for text, label in zip(texts, labels)]
+    keys = [label if label not in NO_LABELS else called.get(text, (text,)) for text, label in zip(texts, labels)]
     named = list(dict.fromkeys(key for key, text in zip(keys[:-1], texts) if text))
     pool = words if keys[-1] in named else [word for word in words if word.lower() != texts[-1]]
     if len(named) > len(pool):

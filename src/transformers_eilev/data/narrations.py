@@ -25,6 +25,9 @@ VIDEO_BLIP_PROMPT = "Question: What is the camera wearer doing? Answer:"
 
 SUBJECT = "The camera wearer"
 
+# Labels that say nothing of what an action is.
+NO_LABELS = (None, "", "[other]")
+
 # What the original takes for an action of the camera wearer; also "#C Cuts", whose numbers existing extractions count.
 CAMERA_WEARER = re.compile(r"#C\s+C", re.IGNORECASE)
 
@@ -108,6 +111,13 @@ def phrase_of_noun(noun: str) -> str:
     """EPIC-KITCHENS' noun as it is said: "board:chopping" becomes "chopping board"."""
     head, *modifiers = noun.split(":")
     return " ".join([*modifiers, head])
+
+
+def phrases_of_label(label: str) -> list[str]:
+    """What a label calls its class: "take_(pick,_grab)" is "take", "pick" and "grab"; "put-down" is "put down";
+    "board:chopping" is "chopping board"."""
+    parts = re.split(r"[(),]", str(label).lower().replace("_", " ").replace("-", " "))
+    return [" ".join(phrase_of_noun(part.strip()).split()) for part in parts if part.strip()]
 
 
 def phrase_to_sentence(
