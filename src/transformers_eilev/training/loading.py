@@ -1,18 +1,16 @@
 """The model and the processor that a training starts from, ready to be trained."""
 
 import torch
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig
 
 from ..adapters import base_of_adapter
+from ..checkpoint_types import check_architecture
 from ..embedded_checkpoints import find_checkpoint
 from ..legacy_checkpoints import LegacyCheckpoint
 from ..modeling_video_blip_2 import VideoBlip2ForConditionalGeneration
 from ..processing_video_blip_2 import VideoBlip2Processor
 from .arguments import ModelArguments
 from .freezing import freeze
-
-
-MODEL_TYPES = ("video_blip_2", "blip-2")
 
 
 def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str, is_trained: bool = True):
@@ -39,7 +37,7 @@ def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str, i
             f"{name} holds an adapter. To train on from it, merge it into its model first, by "
             "examples/training/run_merge_lora.py; to go on with its own run, set `resume_from_checkpoint`"
         )
-    _check_architecture(name, **revision)
+    check_architecture(name, **revision)
     processor = VideoBlip2Processor.from_pretrained(name, prompt_layout=prompt_layout, **revision)
     options = {"dtype": torch.float32, **revision}
     if arguments.attn_implementation is not None:
@@ -68,15 +66,6 @@ def load_model_and_processor(arguments: ModelArguments, *, prompt_layout: str, i
         target_modules=arguments.lora_target_modules,
     )
     return model, processor
-
-
-def _check_architecture(name: str, **revision):
-    config, _ = PreTrainedConfig.get_config_dict(name, **revision)
-    if config.get("model_type") not in MODEL_TYPES:
-        raise ValueError(
-            f"{name} is a checkpoint of type {config.get('model_type')!r} (architectures {config.get('architectures')}"
-            f"), but what is trained here is of type {' or '.join(map(repr, MODEL_TYPES))}"
-        )
 
 
 def _agree(model, processor, num_frames: int):

@@ -1,0 +1,70 @@
+"""
+How well a model narrates, and where its answers come from: evaluation in context with its ablations and controls,
+baselines, metrics, tables and plots.
+
+Nothing heavy happens at import: each name is loaded when it is first asked for.
+"""
+
+from ..lazy_names import lazy_names
+
+
+_MODULE_OF = {
+    "ActionWords": "sentence_writing",
+    "CONDITIONS": "conditions",
+    "Cell": "records",
+    "ChatNarrator": "chat_narrator",
+    "Condition": "conditions",
+    "DEFAULT_METRICS": "narration_metrics",
+    "EvaluationQueries": "queries",
+    "MetricArguments": "arguments",
+    "NarrationMetrics": "narration_metrics",
+    "NarrationScores": "narration_metrics",
+    "Narrator": "narrators",
+    "NarratorArguments": "arguments",
+    "PAPER_FIGURES": "published",
+    "PLAIN_METRICS": "narration_metrics",
+    "QueryArguments": "arguments",
+    "RunArguments": "arguments",
+    "RunSettings": "runs",
+    "SentenceWriter": "sentence_writing",
+    "Taxonomy": "taxonomies",
+    "VideoBlipNarrator": "narrators",
+    "VideoMaeNarrator": "video_mae",
+    "WrittenSentence": "sentence_writing",
+    "bootstrap_interval": "bootstrap",
+    "bootstrap_statistic": "bootstrap",
+    "check_sentence": "sentence_writing",
+    "check_trackers": "trackers",
+    "describe_cells": "plots",
+    "draw_clips": "embeddings",
+    "embed_clips": "embeddings",
+    "evaluate_classification": "classification",
+    "evaluate_generation": "generation",
+    "find_condition": "conditions",
+    "find_mismatches": "records",
+    "library_versions": "results",
+    "load_metrics": "loading",
+    "load_narrator": "loading",
+    "load_predictions": "prediction_files",
+    "load_queries": "loading",
+    "load_run_settings": "loading",
+    "make_eval_results": "model_index",
+    "make_model_index": "model_index",
+    "make_table": "tables",
+    "metrics_of": "records",
+    "plot_bars": "plots",
+    "plot_points": "plots",
+    "plot_shots": "plots",
+    "project": "embeddings",
+    "read_predictions": "prediction_journal",
+    "read_records": "records",
+    "save_figure": "plots",
+    "score_labels": "label_metrics",
+    "score_narrations": "narration_metrics",
+    "score_ranks": "label_metrics",
+    "summarize": "records",
+    "track_records": "trackers",
+    "write_report": "reports",
+}
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)

@@ -1,0 +1,148 @@
+"""Who says what happens in a clip: the models that are compared, behind one face."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ..data.narrated_clips import FrameLoader
+from ..in_context.clip_features import ClipEncoder
+from ..in_context.feature_store import ClipFeatureStore
+from ..read_prompts import ReadPrompts, as_inputs, check_length
+from ..weight_hashes import PartsHash
+
+
+class Narrator(Protocol):
+    """
+    Narrates samples of [`~transformers_eilev.data.InContextDataset`].
+
+    Attributes:
+        name (`str`): of the model, to show.
+    """
+
+    name: str
+
+    def load_clip(self, row: Mapping[str, Any]) -> Any:
+        """What a sample's `videos` shall have for a row of a clip store."""
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> list[str]:
+        """A narration of each sample's last clip, in order; "" if nothing is said."""
+
+    def fingerprint(self) -> str:
+        """A hash of the weights and of all settings that decide what is said."""
+
+
+class VideoBlipNarrator:
+    """
+    EILEV, VideoBLIP, or BLIP-2 over clips.
+
+    Each clip is encoded once, in however many contexts it stands: its features are kept in memory by its stored
+    frames, and on disk in `store`.
+
+    Args:
+        model ([`~transformers_eilev.VideoBlip2ForConditionalGeneration`]): on the device to run on.
+        processor ([`~transformers_eilev.VideoBlip2Processor`]): the model's.
+        name (`str`, *optional*): to show; by default the folder or id that the model was loaded from.
+        store ([`~transformers_eilev.in_context.ClipFeatureStore`], *optional*): of features on disk, which processes
+            share.
+        max_memory_bytes (`int`, defaults to 1 GiB): of features in memory.
+        generate_kwargs: settings of `model.generate`, instead of the checkpoint's own.
+    """
+
+    def __init__(
+        self,
+        model,
+        processor,
+        *,
+        name: str | None = None,
+        store: ClipFeatureStore | None = None,
+        max_memory_bytes: int = 1 << 30,
+        **generate_kwargs: Any,
+    ):
+        processor.check_config(model.config)
+        self.model, self.processor = model, processor
+        self.name = name or Path(model.name_or_path).name or type(model).__name__
+        self.generate_kwargs = generate_kwargs
+        # What is in memory is kept by the stored frames, which needs no decoding.
+        store = ClipFeatureStore(max_memory_bytes=0) if store is None else store
+        self._encoder = ClipEncoder(model, processor, store=store)
+        self._load_frames = FrameLoader(processor.video_processor.num_frames)
+        self._memory: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._max_memory_bytes, self._weights = max_memory_bytes, PartsHash()
+
+    def load_clip(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row itself: its frames are decoded only if its features are not there."""
+        return row
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> list[str]:
+        """As [`Narrator`]; for samples whose `videos` are rows."""
+        prompts = self.read(samples, num_more=self._max_new_tokens())
+        generated_ids = prompts.generate(**{**self.generate_kwargs, "return_dict_in_generate": False})
+        generated_ids = self.processor.without_prompt(generated_ids, {"input_ids": prompts.input_ids})
+        said = self.processor.post_process_narrations(generated_ids)
+        if len(said) != len(samples):
+            raise ValueError(f"One narration is wanted of each clip, but {len(said)} come of {len(samples)}")
+        return said
+
+    @torch.no_grad()
+    def read(self, samples: Sequence[Mapping[str, Any]], *, num_more: int = 1) -> ReadPrompts:
+        """
+        The model reads the samples up to where it shall answer, to generate or to score candidates.
+
+        Raises:
+            ValueError: if a text and `num_more` tokens are longer than the language model can read.
+        """
+        rows = [self.processor.encode(sample["text"]) for sample in samples]
+        check_length(self.model, max(len(row["input_ids"]) for row in rows), num_more)
+        batch = {name: values.to(self.model.device) for name, values in self.processor.pad(rows).items()}
+        features = self._encode([row for sample in samples for row in sample["videos"]])
+        return self.model.read_prompts(**batch, **(as_inputs(features) if features is not None else {}))
+
+    def fingerprint(self) -> str:
+        """As [`Narrator`]."""
+        model, processor = self.model, self.processor
+        settings = [
+            self._weights({"language_model": model.language_model}),
+            self._encoder.fingerprint,
+            model.config.text_config.to_dict(),
+            {**model.generation_config.to_dict(), **self.generate_kwargs},
+            [processor.tokenizer.backend_tokenizer.to_str(), processor.prompt_layout, processor.num_query_tokens],
+            processor.video_processor.num_frames,
+        ]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _max_new_tokens(self) -> int:
+        return self.generate_kwargs.get("max_new_tokens") or self.model.generation_config.max_new_tokens or 1
+
+    def _encode(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
+        """(num_videos, num_query_tokens, hidden_size), on the model's device and of its type; None of no clip."""
+        keys = [_key_of(row) for row in rows]
+        features = {key: self._memory[key] for key in keys if key in self._memory}
+        missing = {key: row for key, row in zip(keys, rows) if key not in features}
+        encoded = self._encoder.encode([self._load_frames(row) for row in missing.values()]) if missing else []
+        features.update({key: own.video_hidden_states for key, own in zip(missing, encoded)})
+        if not keys:
+            return None
+        for key in keys:
+            self._memory[key] = features[key]
+            self._memory.move_to_end(key)
+        while len(self._memory) * features[keys[0]].nbytes > self._max_memory_bytes:
+            self._memory.popitem(last=False)
+        return torch.stack([features[key] for key in keys]).to(self.model.device, self.model.dtype)
+
+
+def _key_of(row: Mapping[str, Any]) -> bytes:
+    """Of what a row's frames are: the bytes of their files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for frame in row["frames"]:
+        content = frame["bytes"] if frame["bytes"] is not None else Path(frame["path"]).read_bytes()
+        digest.update(len(content).to_bytes(8))
+        digest.update(content)
+    return digest.digest()
+
+
+__all__ = ["Narrator", "VideoBlipNarrator"]

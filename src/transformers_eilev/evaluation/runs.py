@@ -1,0 +1,129 @@
+"""What evaluations have in common: a run for each condition and number of shots, its predictions made by any number of
+processes and gone on with where it was stopped."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm import tqdm
+
+from ..data.narrations import PROMPTS
+from .conditions import Condition
+from .prediction_journal import PredictionJournal
+from .queries import EvaluationQueries
+from .results import fingerprint_of
+
+
+# Gives what is added to each prediction of a batch, by the samples' places.
+Predict = Callable[[Sequence[int]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """
+    How predictions are made, whatever is predicted.
+
+    Attributes:
+        output_dir (`Path`): for a folder of each run, such as `in_context-4`.
+        dataset (`str`): what the queries are of, to show.
+        conditions (`Sequence[str]`): see `conditions.find_condition`. Numbers of shots that one makes no sense for are
+            left out of it.
+        prompts (`Sequence[str]`), rename (`Callable`), sentences (`Mapping[str, str]`): as of
+            [`EvaluationQueries.samples`].
+        batch_size (`int`): queries at a time, in each process.
+        overwrite (`bool`): drop predictions of other settings that are there.
+        progress (`bool`): show a bar.
+    """
+
+    output_dir: Path
+    dataset: str
+    conditions: Sequence[str] = ("in_context",)
+    prompts: Sequence[str] = PROMPTS
+    rename: Callable | None = field(default=None, repr=False)
+    sentences: Any = field(default=None, repr=False)
+    batch_size: int = 8
+    overwrite: bool = False
+    progress: bool = True
+
+
+def iter_runs(
+    settings: RunSettings,
+    queries: EvaluationQueries,
+    *,
+    task: str,
+    model: str,
+    fingerprint: str,
+    load_clip: Callable,
+    find: Callable[[str], Condition],
+    predictor: Callable[[Any, list[dict], Condition], Predict],
+) -> Iterator[tuple[Path, dict[str, Any], list[dict[str, Any]]]]:
+    """
+    Makes the predictions of one run after the other; in several processes (`torchrun`, `accelerate launch`) each makes
+    a part.
+
+    Args:
+        settings ([`RunSettings`]), queries ([`EvaluationQueries`]): what is asked, and how.
+        task (`str`): "generation" or "classification".
+        model, fingerprint (`str`): whose predictions they are, and a hash of all of it that decides them.
+        load_clip (`Callable`): as of [`EvaluationQueries.samples`].
+        find (`Callable[[str], Condition]`): the condition of a name.
+        predictor (`Callable`): makes of the samples of a run, what is known of each, and the condition what predicts.
+
+    Yields:
+        `tuple`: the folder of a run, what decides its predictions, and all of these, in order. In other processes than
+        the first, nothing.
+
+    Raises:
+        ValueError: an unknown condition, by name, before anything is done; predictions of other settings.
+    """
+    conditions = [(name, find(name)) for name in settings.conditions]
+    jobs = [(name, condition, k) for name, condition in conditions for k in queries.shots if k >= condition.min_shots]
+    if not jobs:
+        raise ValueError(f"`conditions` {list(settings.conditions)} need more examples than {list(queries.shots)}")
+    state = PartialState()
+    for name, condition, num_shots in jobs:
+        samples = queries.samples(
+            num_shots,
+            condition,
+            load_clip=load_clip,
+            prompts=settings.prompts,
+            rename=settings.rename,
+            sentences=settings.sentences,
+        )
+        expected = queries.expected(samples)
+        of_run = {
+            "task": task,
+            "model": "none" if condition.rule else model,
+            "dataset": settings.dataset,
+            "condition": name,
+            "shots": num_shots,
+            "seed": queries.seed,
+            "fingerprints": {
+                "model": None if condition.rule else fingerprint,
+                # Narrations as they are said, of contexts and references.
+                "prompts": fingerprint_of([*settings.prompts, *map(samples.narrations, range(len(samples)))]),
+                "queries": fingerprint_of([[line["query"], line["context"]] for line in expected]),
+            },
+        }
+        folder = settings.output_dir / f"{name}-{num_shots}"
+        journal = PredictionJournal(
+            folder, expected, of_run, batch_size=settings.batch_size, overwrite=settings.overwrite
+        )
+        if state.is_main_process:
+            journal.prepare()
+        state.wait_for_everyone()
+        _complete(journal, predictor(samples, expected, condition), state, folder.name, settings.progress)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            yield folder, journal.settings, journal.finish()
+
+
+def _complete(journal: PredictionJournal, predict: Predict, state: PartialState, title: str, progress: bool) -> None:
+    total = -(-journal.count_missing() // state.num_processes)
+    with tqdm(total=total, desc=title, unit="query", disable=not (progress and state.is_main_process)) as bar:
+        journal.complete(predict, rank=state.process_index, num_processes=state.num_processes, progress=bar.update)
+
+
+__all__ = ["Predict", "RunSettings", "iter_runs"]
