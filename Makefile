@@ -15,7 +15,7 @@ narration_of = The camera wearer $(subst _, ,$(basename $(notdir $(1)))).
 narrate = $(BIN)/transformers-eilev narrate --model "$(CHECKPOINT)"
 demonstration = $(1) "$(QUESTION) $(call narration_of,$(1))"
 
-.PHONY: install narrate test style quality check bench clean
+.PHONY: install narrate replicate test style quality check bench clean
 
 install: .venv/installed
 
@@ -33,6 +33,9 @@ narrate: install
 	$(narrate) $(call demonstration,$(FIRST)) $(call demonstration,$(SECOND)) \
 		"$(or $(CLIP),$(NEW))" "$(QUESTION)" --frames build/in_context.png
 
+replicate: install
+	$(BIN)/python examples/training/synthetic/run_replication.py build/replication
+
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
@@ -46,6 +49,7 @@ quality: install
 
 check: quality
 	$(BIN)/python utils/check_repo.py
+	$(BIN)/python utils/check_remote_code.py
 
 bench: install
 	$(BIN)/python benchmarks/bench_import.py

@@ -4,7 +4,7 @@ import copy
 
 from transformers import Blip2Config
 
-from .legacy_checkpoints import upgrade_config_dict, without_code_fields
+from .legacy_checkpoints import only_hub_kwargs, upgrade_config_dict, without_code_fields
 
 
 class VideoBlip2Config(Blip2Config):
@@ -71,13 +71,17 @@ class VideoBlip2Config(Blip2Config):
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        return upgrade_config_dict(config_dict, pretrained_model_name_or_path, **kwargs), unused_kwargs
+        hub_kwargs = only_hub_kwargs(kwargs)
+        return upgrade_config_dict(config_dict, pretrained_model_name_or_path, **hub_kwargs), unused_kwargs
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         if config_dict.get("model_type") == "blip-2":
             # AutoConfig reads the file by itself and comes here; it leaves the folder's or the model's name.
             config_dict = upgrade_config_dict(config_dict, kwargs.get("name_or_path"))
+        if not cls.__module__.startswith("transformers_modules."):
+            # Of code beside the weights, `pipeline` would take its own; where this package is, this package's goes.
+            config_dict = {key: value for key, value in config_dict.items() if key != "custom_pipelines"}
         return super().from_dict(without_code_fields(config_dict), **kwargs)
 
 

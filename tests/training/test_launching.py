@@ -16,6 +16,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from typer.testing import CliRunner
 
 from transformers_eilev.commands import app
+from transformers_eilev.evaluation import MetricArguments, NarratorArguments, QueryArguments, RunArguments
 from transformers_eilev.training import (
     EilevDataArguments,
     ModelArguments,
@@ -311,16 +312,26 @@ def test_the_signal_before_the_end(slurm, script, program):
 
 
 def test_evaluate(slurm, tmp_path):
-    """One job for each number of examples, which evaluates and does not train."""
+    """One job for each number of examples; all write into one folder, in which each has its own."""
     seen = []
     for job in range(6):
-        done = slurm("evaluate.sbatch", MODEL="model", SLURM_ARRAY_TASK_ID=str(job), OUTPUT_DIR=str(tmp_path))
-        script, config, *rest = last_call(done, "python")
-        values = parsed(Path(script).name, [EXAMPLES.parent / config, *rest])
-        assert values["do_eval"] and not values["do_train"] and values["model_name_or_path"] == "model"
-        shots = values["val_num_in_context_examples_per_sample"]
-        assert values["output_dir"] == f"{tmp_path}/shots-{shots}"
-        seen.append(shots)
+        done = slurm(
+            "evaluate.sbatch",
+            "--conditions",
+            "text_only",
+            MODEL="model",
+            SLURM_ARRAY_TASK_ID=str(job),
+            SLURM_GPUS_ON_NODE="2",
+            OUTPUT_DIR=str(tmp_path),
+        )
+        launch = last_call(done, "torchrun")
+        assert launch[:3] == ["--standalone", "--nproc_per_node", "2"]
+        assert (EXAMPLES.parent / launch[3]).is_file() and launch[3].endswith("run_generation.py")
+        types = [NarratorArguments, QueryArguments, RunArguments, MetricArguments]
+        narrator, queries, run, _ = parse_arguments(types, launch[4:])
+        assert (narrator.model_name_or_path, run.output_dir, run.conditions) == ("model", str(tmp_path), ["text_only"])
+        assert queries.clips == queries.context_clips == "clips"
+        seen += queries.shots
     assert seen == [0, 1, 2, 4, 8, 16]
     done = slurm("evaluate.sbatch", check=False, MODEL="model", SLURM_ARRAY_TASK_ID="6")
     assert done.returncode == 2 and not done.calls

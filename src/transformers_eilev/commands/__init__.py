@@ -3,6 +3,8 @@
 import typer
 
 from . import data
+from .convert import convert
+from .export import export
 from .narrate import narrate
 from .narrate_video import narrate_video
 
@@ -10,6 +12,8 @@ from .narrate_video import narrate_video
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split(":")[0])
 app.command()(narrate)
 app.command()(narrate_video)
+app.command()(export)
+app.command()(convert)
 app.add_typer(data.app, name="data")
 
 

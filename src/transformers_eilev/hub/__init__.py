@@ -1,0 +1,12 @@
+"""Sharing of checkpoints: copies in today's format, with the code that they need or without it, and their upload."""
+
+from ..lazy_names import lazy_names
+
+
+_MODULE_OF = {
+    "ExportedCheckpoint": "exporting",
+    "export_checkpoint": "exporting",
+    "upload_checkpoint": "uploading",
+}
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
