@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
+from recipe.ablations import ABLATIONS  # noqa: E402
 from recipe.recipe import Recipe, Work, make_stages  # noqa: E402
 from recipe.stages import run_stage, run_stages, seconds_of  # noqa: E402
 
@@ -26,6 +27,9 @@ def main():
     parser.add_argument("output_dir", type=Path, help="for everything; a few GB")
     parser.add_argument("--families", nargs="+", default=["opt"], choices=["opt", "t5"], help="language models")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings")
+    parser.add_argument(
+        "--ablations", nargs="*", default=[], choices=list(ABLATIONS), help="what to train EILEV without, besides"
+    )
     parser.add_argument("--num_processes", type=int, default=2, help="at a time, one core each")
     parser.add_argument("--smoke", action="store_true", help="a little of everything, which learns nothing")
     parser.add_argument("--export", type=Path, help="where to write the checkpoints of the first seed, in float16")
@@ -39,7 +43,7 @@ def main():
 
     recipe = Recipe.smoke() if arguments.smoke else Recipe()
     work = Work(recipe, arguments.output_dir, arguments.num_processes)
-    stages = make_stages(work, families, seeds)
+    stages = make_stages(work, families, seeds, arguments.ablations)
     if arguments.stage:
         return run_stage(stages, arguments.stage, arguments.output_dir)
     command = [__file__, *sys.argv[1:], "--stage"]

@@ -15,6 +15,7 @@ from transformers_eilev.data import (
     InContextDataset,
     InContextSampler,
     KnownWords,
+    hold_out_rare_pairs,
 )
 from transformers_eilev.training import (
     VideoNarrationTrainer,
@@ -24,6 +25,7 @@ from transformers_eilev.training import (
     freeze,
 )
 
+from . import ablations
 from .model import build_config
 from .vision import WEIGHTS_FILE
 from .worlds import QUESTIONS, Words
@@ -112,7 +114,14 @@ def samples_without_context(clips, features: VisionFeatureStore, *, seed: int) -
 
 
 def samples_in_context(
-    clips, features: VisionFeatureStore, words: Words, *, known: KnownWords, shots: Sequence[int], seed: int
+    clips,
+    features: VisionFeatureStore,
+    words: Words,
+    *,
+    known: KnownWords,
+    shots: Sequence[int],
+    seed: int,
+    ablation: str | None = None,
 ) -> Mixture:
     """
     EILEV's samples: some narrated clips before the one that is asked about, of which half share its verb and half
@@ -120,15 +129,26 @@ def samples_in_context(
 
     Where EILEV draws any clips that share verb or noun, here one or two others take turns with the query's verb, and
     with its noun: otherwise the word that comes most often is the answer, and no clip need be looked at.
+
+    With an `ablation`, one of `ablations.ABLATIONS`, that much is taken from it.
     """
     rename = EpisodeNames(words.spare_verb_words, words.spare_noun_words, share=SHARE_RENAMED, find=known)
+    if ablation == "common":
+        common = {*hold_out_rare_pairs(clips, num_common_pairs=ablations.NUM_COMMON_PAIRS).common_pairs}
+        clips = clips.select([row for row, pair in enumerate(zip(*_labels(clips))) if pair in common])
+    changed = {"rename": None if ablation == "fixed_words" else rename, "derange_clips": ablation == "shuffled"}
     datasets, weights = [samples_without_context(clips, features, seed=seed)], []
     for num_examples in filter(None, shots):
-        samplers = _samplers(clips, num_examples, seed)
+        if ablation == "random":
+            samplers = [InContextSampler(*_labels(clips), num_examples=num_examples, random=True, seed=seed)]
+        elif ablation == "shuffled" and num_examples == 1:
+            continue  # a single clip can't be exchanged
+        else:
+            samplers = _samplers(clips, num_examples, seed)
         for number, sampler in enumerate(samplers):
             # Seeds of their own, or two data sets would ask the same questions.
             own = 1000 * (seed + 1) + 10 * num_examples + number
-            datasets.append(_dataset(clips, features, sampler, rename=rename, seed=own))
+            datasets.append(_dataset(clips, features, sampler, seed=own, **changed))
             # The longer a context, the more there is to confuse, and to learn.
             weights.append(num_examples / len(samplers))
     without_context = sum(weights) * SHARE_WITHOUT_CONTEXT / (1 - SHARE_WITHOUT_CONTEXT)
@@ -151,15 +171,15 @@ def _labels(clips) -> tuple[list[str], list[str]]:
     return clips["structured_verb"][:], clips["structured_noun"][:]
 
 
-def _dataset(clips, features: VisionFeatureStore, sampler, *, seed: int, rename=None) -> InContextDataset:
+def _dataset(clips, features: VisionFeatureStore, sampler, *, seed: int, **changed) -> InContextDataset:
     return InContextDataset(
         clips,
         sampler,
         load_clip=features.load,
         clips_as="vision_hidden_states",
         prompts=QUESTIONS,
-        rename=rename,
         seed=seed,
+        **changed,
     )
 
 

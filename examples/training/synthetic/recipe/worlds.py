@@ -1,6 +1,7 @@
 """The rendered worlds that are learned from and tested on, their words, and which clips are for what."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +86,25 @@ def make_words() -> Words:
     return Words(*map(tuple, own))
 
 
+def is_held_out(verbs: Sequence[str], nouns: Sequence[str], *, one_pair_in: int = 8) -> np.ndarray:
+    """
+    Of each action of `TRAIN_WORLD` whether its pair of a verb and a noun is not trained on.
+
+    Args:
+        verbs, nouns (`Sequence[str]`): `structured_verb` and `structured_noun`.
+        one_pair_in (`int`): of so many pairs, one isn't.
+
+    Returns:
+        `np.ndarray`: bool, of shape (actions,).
+    """
+    world = World(TRAIN_WORLD)
+    codes = []
+    for labels, items in ((verbs, world.verbs), (nouns, world.nouns)):
+        places = {name: place for place, name in enumerate(sorted({item.structured for item in items}))}
+        codes.append(np.array([places[label] for label in labels]))
+    return (7 * codes[0] + 13 * codes[1]) % one_pair_in == 0
+
+
 def split_clips(clips, *, one_pair_in: int = 8, one_video_in: int = 10) -> dict[str, list[int]]:
     """
     Rows of the clips of `TRAIN_WORLD`, by what they are for.
@@ -97,12 +117,9 @@ def split_clips(clips, *, one_pair_in: int = 8, one_video_in: int = 10) -> dict[
     Returns:
         `dict`: "train"; "val", of other videos; "pairs", whose verbs and nouns are trained on, but never together.
     """
-    verbs, nouns = sorted(set(clips["structured_verb"])), sorted(set(clips["structured_noun"]))
-    verb = np.array([verbs.index(name) for name in clips["structured_verb"]])
-    noun = np.array([nouns.index(name) for name in clips["structured_noun"]])
     videos = sorted(set(clips["video_uid"]))
     video = np.array([videos.index(uid) for uid in clips["video_uid"]])
-    is_pair = (7 * verb + 13 * noun) % one_pair_in == 0
+    is_pair = is_held_out(clips["structured_verb"], clips["structured_noun"], one_pair_in=one_pair_in)
     is_val = (video % one_video_in == one_video_in - 1) & ~is_pair
     masks = {"train": ~is_pair & ~is_val, "val": is_val, "pairs": is_pair}
     return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
