@@ -55,7 +55,14 @@ def commands():
 
 @pytest.mark.parametrize(
     "command",
-    [c for c in commands() if c[0] in ("transformers-eilev", "python") and c[1] != "data" and "training" not in c[1]],
+    [
+        command
+        for command in commands()
+        if command[0] in ("transformers-eilev", "python")
+        and command[1] != "data"
+        # Run below, and, as they end with a signal, in tests/demo.
+        and not any(part in command[1] for part in ("/training/", "/evaluation/", "/demo/"))
+    ],
     ids=" ".join,
 )
 def test_commands(command, folder):
@@ -86,6 +93,23 @@ def test_training_commands(folder):
         more = examples if "eilev" in command[script] else []
         run(["python", *command[script:], *quick, *more], folder)
         assert (folder / command[command.index("--output_dir") + 1] / "model.safetensors").is_file()
+
+
+def test_evaluation_commands(folder):
+    """In one process, of a few clips, by a metric that needs no model."""
+    for command in commands():
+        if command[:2] == ["transformers-eilev", "data"]:
+            run(command, folder)
+    found = [command for command in commands() if any("examples/evaluation/run_" in part for part in command)]
+    assert len(found) == 3
+    for command in found:
+        script = next(i for i, part in enumerate(command) if part.endswith(".py"))
+        quick = ["--num_queries", "2", "--shots", "0", "2", "--max_new_tokens", "3"]
+        if "generation" in command[script]:
+            quick += ["--metrics", "exact", "rouge_l"]
+        run(["python", *command[script:], *(quick if command[0] == "torchrun" else [])], folder)
+    report = (folder / "report" / "report.md").read_text()
+    assert "clips exchanged among the narrations" in report and "Macro F1 of nouns" in report
 
 
 def run(command, folder):

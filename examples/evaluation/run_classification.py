@@ -2,7 +2,7 @@
 Tells verbs and nouns of an evaluation set apart, by how likely the model holds each word after 0 to 16 narrated clips.
 
     torchrun --nproc_per_node=8 examples/evaluation/run_classification.py \
-        --model_name_or_path kpyu/eilev-blip2-opt-2.7b --clips clips --split test --context_clips clips \
+        --model_name_or_path kpyu/eilev-blip2-opt-2.7b --clips clips --split val --context_clips clips \
         --context_split train --output_dir results/eilev-classes --conditions in_context text_only majority
 
 By default the classes are Ego4D's FHO taxonomy in the original's words. Any number of processes makes the same

@@ -2,7 +2,7 @@
 Narrates an evaluation set after 0 to 16 narrated clips, and measures the narrations.
 
     torchrun --nproc_per_node=8 examples/evaluation/run_generation.py --model_name_or_path kpyu/eilev-blip2-opt-2.7b \
-        --clips clips --split test --context_clips clips --context_split train --output_dir results/eilev \
+        --clips clips --split val --context_clips clips --context_split train --output_dir results/eilev \
         --conditions in_context text_only shuffled majority
 
 Any number of processes, here or elsewhere, makes the same predictions; what was stopped goes on by the same command.

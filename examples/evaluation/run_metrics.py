@@ -3,7 +3,7 @@ Measures narrations that are there already, whoever made them: JSON lines with a
 clip's name as `query`, whose narration is then taken from the clips.
 
     python examples/evaluation/run_metrics.py predictions.jsonl
-    python examples/evaluation/run_metrics.py theirs.jsonl --clips clips --split test --output metrics.json
+    python examples/evaluation/run_metrics.py theirs.jsonl --clips clips --split val --output metrics.json
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("predictions", type=Path, help="file of predictions, or folder of a run")
     parser.add_argument("--clips", help="clips that they are of, whose narrations are the references")
-    parser.add_argument("--split", default="test", help="of the clips")
+    parser.add_argument("--split", default="val", help="of the clips")
     parser.add_argument("--annotation_file", help="CSV of narrated actions instead of those beside the clips")
     parser.add_argument("--metrics", nargs="+", default=list(DEFAULT_METRICS))
     parser.add_argument("--bi_encoder", default="all-mpnet-base-v2")

@@ -1,7 +1,7 @@
 """
 Draws the contexts of an evaluation beforehand, one file of JSON lines for each number of shots:
 
-    python examples/evaluation/sample_in_context_examples.py --clips clips --split test --context_clips clips \
+    python examples/evaluation/sample_in_context_examples.py --clips clips --split val --context_clips clips \
         --context_split train --shots 1 4 16 --verb_noun_ratio 0.5 --seed 0 --output_dir contexts
 
     {"context": ["video|3", ...], "query": "video|7"}

@@ -17,7 +17,7 @@ README = (ROOT / "examples" / "evaluation" / "README.md").read_text()
 
 
 def test_the_commands_run(tmp_path, monkeypatch, capsys):
-    write_store(tmp_path / "clips", train=24, test=8)
+    write_store(tmp_path / "clips", train=24, val=8)
     monkeypatch.chdir(tmp_path)
     for line in re.search(r"```bash\n(.*?)```", README, flags=re.DOTALL).group(1).splitlines():
         _, script, *arguments = shlex.split(line)

@@ -1,4 +1,4 @@
-"""Evaluation by one who learns from contexts and nothing else: of each condition it is known how often that is right."""
+"""Evaluation by one who learns from contexts and nothing else, so that it is known where it is right."""
 
 import datasets
 import pytest

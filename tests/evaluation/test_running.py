@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUD
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("clips") / "store", train=40, test=14)
+    return write_store(tmp_path_factory.mktemp("clips") / "store", train=40, val=14)
 
 
 def command(script, *arguments, num_processes=1):
@@ -129,7 +129,7 @@ def test_contexts_drawn_beforehand_are_the_same(whole, clips, tmp_path):
     drawn = run("sample_in_context_examples.py", *sets, "--output_dir", tmp_path / "contexts")
     assert drawn.returncode == 0, drawn.stderr
     line = json.loads((tmp_path / "contexts" / "contexts-2.jsonl").read_text().splitlines()[0])
-    assert len(line["context"]) == 2 and line["query"] == "test_0|0"
+    assert len(line["context"]) == 2 and line["query"] == "val_0|0"
     done = run(*narrating(clips, tmp_path / "out", *CONDITIONS, "--contexts_dir", tmp_path / "contexts"))
     assert done.returncode == 0, done.stderr
     files = [folder / "in_context-2" / "predictions.jsonl" for folder in (whole[0], tmp_path / "out")]
@@ -167,7 +167,7 @@ def test_classes_from_the_command(clips, tmp_path):
         (("--conditions", "best"), "one is 'best'"),
         (("--metrics", "rouge"), "rouge"),
         (("--shots", "0", "--conditions", "shuffled"), "need more examples than"),
-        (("--split", "val"), "val"),
+        (("--split", "dev"), "dev"),
         (("--report_to", "nothing"), "nothing"),
     ],
 )

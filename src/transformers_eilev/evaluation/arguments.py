@@ -86,7 +86,7 @@ class QueryArguments:
             "clips on the Hub, or the original's folders of frames with their `narrated_actions.csv`."
         }
     )
-    split: str = field(default="test", metadata={"help": "Split of `clips`, if it has splits."})
+    split: str = field(default="val", metadata={"help": "Split of `clips`, if it has splits."})
     annotation_file: str | None = field(
         default=None,
         metadata={
@@ -95,7 +95,7 @@ class QueryArguments:
         },
     )
     split_file: str | None = field(
-        default=None, metadata={"help": "Split file, such as `fho_main_test.json`: only clips of its videos."}
+        default=None, metadata={"help": "Split file, such as `fho_main_val.json`: only clips of its videos."}
     )
     context_clips: str | None = field(
         default=None, metadata={"help": "Clips that contexts are of, likewise; by default those of `clips`."}

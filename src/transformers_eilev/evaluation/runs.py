@@ -32,6 +32,9 @@ class RunSettings:
             left out of it.
         prompts (`Sequence[str]`), rename (`Callable`), sentences (`Mapping[str, str]`): as of
             [`EvaluationQueries.samples`].
+        training_seed (`int`, *optional*): of the model's training, where several trainings are asked the same: their
+            records have it as `seed` instead of that of the queries, so that means and spreads are over trainings.
+            What a rule says is the same beside each of them, and has the queries'.
         batch_size (`int`): queries at a time, in each process.
         overwrite (`bool`): drop predictions of other settings that are there.
         progress (`bool`): show a bar.
@@ -43,6 +46,7 @@ class RunSettings:
     prompts: Sequence[str] = PROMPTS
     rename: Callable | None = field(default=None, repr=False)
     sentences: Any = field(default=None, repr=False)
+    training_seed: int | None = None
     batch_size: int = 8
     overwrite: bool = False
     progress: bool = True
@@ -99,7 +103,7 @@ def iter_runs(
             "dataset": settings.dataset,
             "condition": name,
             "shots": num_shots,
-            "seed": queries.seed,
+            **_seeds(queries.seed, None if condition.rule else settings.training_seed),
             "fingerprints": {
                 "model": None if condition.rule else fingerprint,
                 # Narrations as they are said, of contexts and references.
@@ -118,6 +122,10 @@ def iter_runs(
         state.wait_for_everyone()
         if state.is_main_process:
             yield folder, journal.settings, journal.finish()
+
+
+def _seeds(of_queries: int, of_training: int | None) -> dict[str, int]:
+    return {"seed": of_queries} if of_training is None else {"seed": of_training, "queries_seed": of_queries}
 
 
 def _complete(journal: PredictionJournal, predict: Predict, state: PartialState, title: str, progress: bool) -> None:
