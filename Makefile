@@ -50,6 +50,7 @@ quality: install
 check: quality
 	$(BIN)/python utils/check_repo.py
 	$(BIN)/python utils/check_remote_code.py
+	$(BIN)/python utils/check_cards.py
 
 bench: install
 	$(BIN)/python benchmarks/bench_import.py

@@ -62,7 +62,7 @@ setup(
     url="https://github.com/yukw777/EILEV",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"transformers_eilev": ["embedded/*/*", "data/fho_taxonomy/*"]},
+    package_data={"transformers_eilev": ["embedded/*/*", "data/fho_taxonomy/*", "hub/*.jinja"]},
     python_requires=">=3.11",
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

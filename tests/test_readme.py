@@ -1,5 +1,6 @@
 """The README's commands and code, run as they are printed, but for the names of checkpoints and clips."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -59,7 +60,7 @@ def commands():
         command
         for command in commands()
         if command[0] in ("transformers-eilev", "python")
-        and command[1] != "data"
+        and command[1] not in ("data", "convert", "export", "card")
         # Run below, and, as they end with a signal, in tests/demo.
         and not any(part in command[1] for part in ("/training/", "/evaluation/", "/demo/"))
     ],
@@ -110,6 +111,29 @@ def test_evaluation_commands(folder):
         run(["python", *command[script:], *(quick if command[0] == "torchrun" else [])], folder)
     report = (folder / "report" / "report.md").read_text()
     assert "clips exchanged among the narrations" in report and "Macro F1 of nouns" in report
+
+
+def test_sharing_commands(folder):
+    """One after the other, the card with the result of an evaluation."""
+    labels = {
+        "task": "generation",
+        "model": "eilev",
+        "dataset": "ego4d",
+        "condition": "in_context",
+        "shots": 2,
+        "seed": 0,
+    }
+    record = {**labels, "num_queries": 8, "metrics": {"exact": {"value": 0.5, "interval": None}}, "unavailable": {}}
+    path = folder / "results" / "of-sharing" / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record))
+    found = [command for command in commands() if command[1] in ("convert", "export", "card")]
+    assert [command[1] for command in found] == ["convert", "export", "card"]
+    for command in found:
+        # That of the first command came with the checkpoint.
+        run([*command, "--overwrite"] if command[1] == "card" else command, folder)
+    assert (folder / "eilev-with-code" / "modeling_video_blip_2.py").exists()
+    assert "0.5" in (folder / "eilev-today" / "README.md").read_text()
 
 
 def run(command, folder):

@@ -3,6 +3,7 @@
 import typer
 
 from . import data
+from .card import card
 from .convert import convert
 from .export import export
 from .narrate import narrate
@@ -14,6 +15,7 @@ app.command()(narrate)
 app.command()(narrate_video)
 app.command()(export)
 app.command()(convert)
+app.command()(card)
 app.add_typer(data.app, name="data")
 
 

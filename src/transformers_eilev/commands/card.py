@@ -13,7 +13,8 @@ def card(
         str, typer.Argument(metavar="FOLDER", help="A checkpoint's folder, or the name of one in the package.")
     ],
     results: Annotated[
-        list[Path] | None, typer.Option(help="Of an evaluation: results.json, or a folder of such. As often as needed.")
+        list[Path] | None,
+        typer.Option(help="Of an evaluation: results.json, or a folder of such. As often as needed."),
     ] = None,
     results_model: Annotated[
         str | None, typer.Option(help="What the results call this model, if they are of several.")

@@ -11,31 +11,30 @@ from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
 # https://huggingface.co/docs/hub/repositories-licenses
-LICENSES = frozenset(
-    """
-    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
-    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
-    cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
-    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
-    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
-    eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2
-    llama3.3 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql
-    unknown unlicense wtfpl zlib
-    """.split()
-)
+# fmt: off
+LICENSES = {
+    "afl-3.0", "agpl-3.0", "apache-2.0", "apple-amlr", "apple-ascl", "artistic-2.0", "bigcode-openrail-m",
+    "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear",
+    "bsl-1.0", "c-uda", "cc", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0",
+    "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0",
+    "cdla-sharing-1.0", "creativeml-openrail-m", "deepfloyd-if-license", "ecl-2.0", "epl-1.0", "epl-2.0", "etalab-2.0",
+    "eupl-1.1", "eupl-1.2", "gemma", "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "isc", "lgpl", "lgpl-2.1", "lgpl-3.0",
+    "lgpl-lr", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "lppl-1.3c", "mit", "mpl-2.0", "ms-pl", "ncsa",
+    "odbl", "odc-by", "ofl-1.1", "openrail", "openrail++", "osl-3.0", "other", "pddl", "postgresql", "unknown",
+    "unlicense", "wtfpl", "zlib",
+}
+# fmt: on
 # Of https://huggingface.co/tasks those that a model of this package may be found by.
-TASKS = frozenset(
-    {"image-text-to-text", "image-to-text", "video-classification", "video-text-to-text", "visual-question-answering"}
-)
+TASKS = {"image-text-to-text", "image-to-text", "video-text-to-text", "visual-question-answering"}
 # What forms leave behind that nobody filled in.
 _PLACEHOLDERS = re.compile(r"\[more information needed\]|\bTODO\b|\{\{.*?\}\}", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,8})*|multilingual")
-# Not of a picture alone: of both, what stands in the parentheses.
+# Of links and pictures, what stands in the parentheses.
 _LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)>\s]+)>?[^)]*\)")
 
 
@@ -52,9 +51,9 @@ def find_faults(content: str, *, folder: Path | None = None) -> list[str]:
         `list[str]`: a line for each fault; empty if it is sound.
     """
     try:
-        # Before its fields are checked, since this changes names: `model-index` becomes `eval_results`.
-        card = ModelCard(content)
+        # As it is written: `ModelCard` calls the `model-index` otherwise.
         metadata = _metadata_of(content)
+        card = ModelCard(content)
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         return [f"its metadata can't be read: {type(error).__name__}: {str(error).splitlines()[0]}"]
     if not metadata:
@@ -152,19 +151,18 @@ def _faults_of_results(metadata: dict[str, Any], data: ModelCardData) -> Iterato
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             yield f"`model-index`: {result.metric_name or result.metric_type} must be a number, but is {value!r}"
     written = yaml.safe_load(data.to_yaml())["model-index"]
-    if _sorted(_flat(written)) != _sorted(_flat(index)):
+    if _single_metrics(written) != _single_metrics(index):
         yield "its `model-index` says what is lost when huggingface_hub reads it and writes it again"
-    seen = [(_sorted([vars(result) | {"metric_value": None}])) for result in data.eval_results]
-    for result in {text[0] for text in seen if seen.count(text) > 1}:
-        yield f"`model-index` has two values of one metric: {result}"
+    for number, result in enumerate(data.eval_results):
+        if any(result.is_equal_except_value(other) for other in data.eval_results[:number]):
+            yield f"its `model-index` has two values of {result.metric_name or result.metric_type}"
 
 
-def _flat(index: Iterable[dict]) -> list[dict]:
-    return [vars(result) for result in model_index_to_eval_results(list(index))[1]]
-
-
-def _sorted(results: Iterable[dict]) -> list[str]:
-    return sorted(json.dumps(result, sort_keys=True, default=str) for result in results)
+def _single_metrics(index: Iterable[dict]) -> list[str]:
+    """Each metric with all that is said of it, whatever the order and however they are grouped."""
+    results = [result for model in index for result in model["results"]]
+    singles = [{**result, "metrics": metric} for result in results for metric in result["metrics"]]
+    return sorted(json.dumps(single, sort_keys=True, default=str) for single in singles)
 
 
 def _faults_of_code(text: str) -> Iterator[str]:

@@ -23,37 +23,62 @@ from .training_facts import describe_training, holds_training
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
+_CITE_EILEV = """@inproceedings{yu-etal-2024-eliciting,
+    title = "Eliciting In-Context Learning in Vision-Language Models for Videos Through Curated Data Distributional
+        Properties",
+    author = "Yu, Keunwoo and Zhang, Zheyuan and Hu, Fengyuan and Storks, Shane and Chai, Joyce",
+    booktitle = "Proceedings of the 2024 Conference on Empirical Methods in Natural Language Processing",
+    year = "2024",
+    pages = "20416--20431",
+    url = "https://aclanthology.org/2024.emnlp-main.1137",
+}"""
+# As CITATION.cff of https://github.com/yukw777/VideoBLIP has it.
+_CITE_VIDEO_BLIP = """@software{yu-video-blip,
+    title = "VideoBLIP",
+    author = "Yu, Keunwoo Peter",
+    url = "https://github.com/yukw777/VideoBLIP",
+}"""
 _METHODS = {
     "interleaved": {
         "is_interleaved": True,
         "summary": "Narrates first-person video in the manner of narrated clips that stand in its prompt, and without "
         "them too: a model of the kind of [EILEV](https://arxiv.org/abs/2311.17041).",
-        "trained": "Each clip was narrated after others that share its verb or its noun (EILEV).",
+        "citation": _CITE_EILEV,
     },
     "prepended": {
         "is_interleaved": False,
         "summary": "Narrates first-person video, a clip at a time: a model of the kind of "
         "[VideoBLIP](https://github.com/yukw777/VideoBLIP).",
-        "trained": "Each clip was narrated by itself (VideoBLIP).",
+        "citation": _CITE_VIDEO_BLIP,
     },
 }
+# Of `generation_config.json`, what decides narrations.
+_GENERATION = (
+    "num_beams",
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_p",
+    "length_penalty",
+    "repetition_penalty",
+)
 # What is said of licenses, with sources, of models that were made of others.
 _OPT_TERMS = (
     "Its language model is OPT-2.7B, whose weights are under Meta's [OPT-175B License Agreement]"
     "(https://github.com/facebookresearch/metaseq/blob/main/projects/OPT/MODEL_LICENSE.md): for non-commercial "
     "research alone, derivative works included; not for surveillance, biometric processing or military use; a copy of "
-    "the agreement and its notice go with every copy. It is [the same for all sizes of OPT]"
+    "the agreement and its notice go with every copy. OPT's authors say that [it holds for all sizes of OPT]"
     "(https://github.com/facebookresearch/metaseq/issues/611).",
-    "BLIP-2's authors say that [the licenses of its language models are to be followed too]"
+    "An author of BLIP-2 says that [the licenses of its language models are to be followed too]"
     "(https://github.com/salesforce/LAVIS/issues/454). Whether the license above is enough for what you plan is for "
     "you to find out; this is no legal advice.",
 )
 _T5_TERMS = (
-    "Its language model is [Flan-T5-XL](https://huggingface.co/google/flan-t5-xl), which has a license of its own, as "
-    "its card says; BLIP-2's authors say that [the licenses of its language models are to be followed too]"
+    "Its language model is [Flan-T5-XL](https://huggingface.co/google/flan-t5-xl), under Apache-2.0 as its page says. "
+    "An author of BLIP-2 says that [the licenses of its language models are to be followed too]"
     "(https://github.com/salesforce/LAVIS/issues/454).",
 )
-TERMS_OF_BASE = {
+_TERMS_OF_BASE = {
     "Salesforce/blip2-opt-2.7b": _OPT_TERMS,
     "Salesforce/blip2-flan-t5-xl": _T5_TERMS,
     "kpyu/eilev-blip2-opt-2.7b": _OPT_TERMS,
@@ -61,14 +86,6 @@ TERMS_OF_BASE = {
     "kpyu/video-blip-opt-2.7b-ego4d": _OPT_TERMS,
     "kpyu/video-blip-flan-t5-xl-ego4d": _T5_TERMS,
 }
-CITATION = """@inproceedings{yu-etal-2024-eliciting,
-    title = "Eliciting In-Context Learning in Vision-Language Models for Videos Through Curated Data Distributional Properties",
-    author = "Yu, Keunwoo and Zhang, Zheyuan and Hu, Fengyuan and Storks, Shane and Chai, Joyce",
-    booktitle = "Proceedings of the 2024 Conference on Empirical Methods in Natural Language Processing",
-    year = "2024",
-    pages = "20416--20431",
-    url = "https://aclanthology.org/2024.emnlp-main.1137",
-}"""  # noqa: E501
 
 
 def make_model_card(
@@ -97,7 +114,7 @@ def make_model_card(
         results_model (`str`, *optional*): what they call the model; needed if they are of several.
         dataset_ids (`Mapping[str, str]`, *optional*): of their data sets that are on the Hub, the ids.
         training (`str`, *optional*): the training's `output_dir`; by default `model`, if a training wrote it.
-        base_model (`str`, *optional*): the model id that the training started from; of an adapter, what it says itself.
+        base_model (`str`, *optional*): the model id that the training started from; an adapter says it itself.
         datasets (`Sequence[str]`): ids of data sets on the Hub that it was trained on.
         hardware (`str`, *optional*): what it was trained on, and how long, in words.
         language (`str`, defaults to "en"): of the narrations.
@@ -135,13 +152,12 @@ def make_model_card(
         base_model_relation=None if base_model is None else "finetune" if adapted is None else "adapter",
         datasets=list(datasets) or None,
         tags=["video", "egocentric", *(["in-context-learning"] if processor.prompt_layout == "interleaved" else [])],
-        model_name=name.rpartition("/")[2],
-        eval_results=make_eval_results(records, results_model, dataset_ids=dataset_ids) if records else None,
+        **_model_index(records, results_model, name, dataset_ids),
     )
     card = ModelCard.from_template(
         data,
         template_path=os.fspath(TEMPLATE),
-        title=data.model_name,
+        title=name.rpartition("/")[2],
         method=_METHODS[processor.prompt_layout],
         notice=notice_of(config),
         carries_code="auto_map" in _read(folder / "config.json"),
@@ -152,8 +168,7 @@ def make_model_card(
         tables=_tables_of(records, results_model),
         versions=_versions_of(records),
         license_words=_license_words(data),
-        terms=TERMS_OF_BASE.get(base_model, ()),
-        citation=CITATION,
+        terms=_TERMS_OF_BASE.get(base_model, ()),
     )
     if faults := find_faults(str(card), folder=folder):
         raise ValueError(f"The card of {folder} would not be sound: {'; '.join(faults)}")
@@ -172,6 +187,13 @@ def _model_of(records: Sequence[Mapping[str, Any]], name: str | None) -> str | N
     if name is not None and name not in names:
         raise ValueError(f"`results_model` is {name!r}, but the results are of the models {names}")
     return name
+
+
+def _model_index(records, model: str | None, name: str, dataset_ids: Mapping[str, str] | None) -> dict[str, Any]:
+    if not records:
+        return {}
+    results = make_eval_results(records, model, dataset_ids=dataset_ids)
+    return {"model_name": name.rpartition("/")[2], "eval_results": results}
 
 
 def _usage(name: str, prompt_layout: str) -> str:
@@ -194,6 +216,7 @@ def _usage(name: str, prompt_layout: str) -> str:
 
 def _format_of(config: VideoBlip2Config, processor: VideoBlip2Processor, folder: Path) -> dict[str, str]:
     clips, text = processor.video_processor, config.text_config
+    kind = f"{text.model_type.upper()}, {'decoder-only' if processor.is_decoder_only else 'encoder-decoder'}"
     if clips.fps is not None:
         frames = f"{clips.fps:g} frame{'s' * (clips.fps != 1)} a second"
     else:
@@ -204,32 +227,20 @@ def _format_of(config: VideoBlip2Config, processor: VideoBlip2Processor, folder:
         "interleaved": "`<video>` stands anywhere in a text, as often as there are clips; a line break follows each",
         "prepended": "one clip, before the text and its beginning-of-text token",
     }
-    of_card = {
+    described = {
         "a clip": f"{frames} from {clips.start or 0:g} s {stretch}",
         "a frame": f"{size['height']} x {size['width']} pixels",
         "where clips stand": layout[processor.prompt_layout],
         "tokens of a clip": str(processor.num_query_tokens),
         "the question": f"`{DEFAULT_PROMPT}`",
-        "language model": f"{text.model_type.upper()}, {'decoder' if processor.is_decoder_only else 'encoder-decoder'}"
-        f", {text.num_hidden_layers} layers of width {text.hidden_size}",
+        "language model": f"{kind}, {text.num_hidden_layers} layers, width {text.hidden_size}",
     }
     if (folder / "generation_config.json").is_file():
         settings = GenerationConfig.from_pretrained(folder).to_diff_dict()
         shown = [f"{key} {settings[key]}" for key in _GENERATION if settings.get(key) is not None]
         if shown:
-            of_card["how narrations are generated"] = ", ".join(f"`{setting}`" for setting in shown)
-    return of_card
-
-
-_GENERATION = (
-    "num_beams",
-    "max_new_tokens",
-    "do_sample",
-    "temperature",
-    "top_p",
-    "length_penalty",
-    "repetition_penalty",
-)
+            described["how narrations are generated"] = ", ".join(f"`{setting}`" for setting in shown)
+    return described
 
 
 def _tables_of(records: Sequence[Mapping[str, Any]], model: str | None) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def describe_training(folder: Path) -> dict[str, str]:
         folder (`Path`): the training's `output_dir`.
 
     Returns:
-        `dict[str, str]`: what its files don't say is left out. No paths: they are of a machine that readers don't have.
+        `dict[str, str]`: what its files don't say is left out; so are paths, of a machine that readers don't have.
 
     Raises:
         FileNotFoundError: if no training began in `folder`.
@@ -41,7 +42,12 @@ def describe_training(folder: Path) -> dict[str, str]:
         raise FileNotFoundError(f"{folder} is no training's `output_dir`: it has neither {RUN_FILE} nor {STATE_FILE}")
     run, state, results = (_read_json(folder / name) for name in (RUN_FILE, STATE_FILE, RESULTS_FILE))
     arguments = read_training_arguments(folder / ARGUMENTS_FILE)
-    facts = {**_samples_of(run), **_steps_of(state), **_optimization_of(run, arguments), **_ends_of(results)}
+    facts = {
+        **_samples_of(run),
+        **_steps_of(state, arguments),
+        **_optimization_of(run, arguments),
+        **_ends_of(results),
+    }
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -68,8 +74,13 @@ def read_training_arguments(path: Path) -> dict[str, Any]:
 
 
 def _classes_of_arguments() -> list[type]:
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType
+    try:
+        from accelerate import PartialState
+        from accelerate.utils import DistributedType
+    except ImportError as error:
+        raise ImportError(
+            f"Reading {ARGUMENTS_FILE} needs accelerate: pip install 'transformers-eilev[training]'"
+        ) from error
     from transformers.trainer_pt_utils import AcceleratorConfig
     from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
     from transformers.training_args import OptimizerNames
@@ -107,33 +118,34 @@ def _samples_of(run: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def _steps_of(state: Mapping[str, Any]) -> dict[str, str | None]:
+def _steps_of(state: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str | None]:
     steps, last = state.get("global_step"), state.get("max_steps")
     made = None if steps is None else f"{steps:,}"
     if steps is not None and last and steps < last:
         made += f" of {last:,}"
+    is_best_kept = arguments.get("load_best_model_at_end", False)
     return {
         "epochs": None if state.get("epoch") is None else f"{state['epoch']:.4g}",
         "steps": made,
-        "step that was kept": _number(state.get("best_global_step")),
+        "step that was kept, as the best": _number(state.get("best_global_step")) if is_best_kept else None,
     }
 
 
 def _optimization_of(run: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str | None]:
     total = run.get("total_train_batch_size")
+    batch = _number(total)
     if total is not None and arguments:
-        alone = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-        batch = (
-            f"{total}: {total // alone} processes, {arguments['per_device_train_batch_size']} at a time, "
-            f"{arguments['gradient_accumulation_steps']} accumulated"
+        at_a_time, accumulated = (
+            arguments[key] for key in ("per_device_train_batch_size", "gradient_accumulation_steps")
         )
-    else:
-        batch = _number(total)
+        num_processes = total // (at_a_time * accumulated)
+        processes = f"{num_processes} process{'es' * (num_processes > 1)}"
+        batch += f": {processes}, {at_a_time} at a time, {accumulated} accumulated"
     facts = {"clips a step": batch, "learning rate": _number(run.get("learning_rate"))}
     if arguments:
         precision = next((name for name in ("bf16", "fp16") if arguments[name]), "float32")
         facts |= {
-            "schedule": f"{_word(arguments['lr_scheduler_type'])}, warm-up {arguments['warmup_steps']:g}",
+            "schedule": f"{_word(arguments['lr_scheduler_type'])}, warm-up {_warm_up(arguments['warmup_steps'])}",
             "optimizer": _word(arguments["optim"]),
             "weight decay": _number(arguments["weight_decay"]),
             "precision": precision,
@@ -149,9 +161,9 @@ def _optimization_of(run: Mapping[str, Any], arguments: Mapping[str, Any]) -> di
 def _ends_of(results: Mapping[str, Any]) -> dict[str, str | None]:
     seconds = results.get("train_runtime")
     # `Trainer` counts from the last start on.
-    hours = None if seconds is None else f"{seconds / 3600:.2g} hours, since it was last started"
+    passed = None if seconds is None else f"{timedelta(seconds=round(seconds))} since it was last started"
     return {
-        "time": hours,
+        "time": passed,
         "loss in training": _rounded(results.get("train_loss")),
         "loss in evaluation": _rounded(results.get("eval_loss")),
         "share of tokens predicted in evaluation": _rounded(results.get("eval_token_accuracy")),
@@ -182,6 +194,11 @@ def _rounded(value: float | None) -> str | None:
 
 def _yes_or_no(value: bool | None) -> str | None:
     return None if value is None else ("yes" if value else "no")
+
+
+def _warm_up(steps: float) -> str:
+    """`warmup_steps` below 1 are a share of all."""
+    return f"{steps:.3g} of the steps" if 0 < steps < 1 else f"{steps:,.0f} steps"
 
 
 def _word(value: Any) -> str:
