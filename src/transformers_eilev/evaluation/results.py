@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that numbers come from, of those that are installed."""
     versions = {}
@@ -87,6 +89,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+@cache
 def commit_of_package() -> str | None:
     """The commit of the clone that this package is run from, with "-dirty" if it was changed; `None` if installed."""
     folder = Path(__file__).resolve().parent

@@ -1,17 +1,16 @@
 """The model card of a checkpoint of the recipe."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from transformers_eilev.data.synthetic.world import World
+from transformers_eilev.evaluation.records import NO_MODEL, Cell
+from transformers_eilev.evaluation.tables import make_table
 
+from .evaluation import FAMILY_NAMES, METHOD_NAMES, name_of_model
 from .learning import SHARE_RENAMED
-from .report import make_table
 from .worlds import TRAIN_WORLD
 
 
-_NAMES = {"eilev": "EILEV", "control": "VideoBLIP"}
-_FAMILIES = {"opt": "OPT", "t5": "T5"}
 _TRAINING = {
     "eilev": "in context, as EILEV: 0 to 8 narrated clips before the one that is asked about, which share its verb or "
     "its noun; in {renamed:.0%} of those with a context verbs and nouns have words of that sample alone",
@@ -24,23 +23,24 @@ _USES = {
 }
 
 
-def make_card(method: str, family: str, seed: int, summary: Sequence[Mapping[str, Any]]) -> str:
+def make_card(method: str, family: str, seed: int, cells: Sequence[Cell]) -> str:
     """
     Args:
         method (`str`): "eilev" or "control".
         family (`str`): "opt" or "t5".
         seed (`int`): of the training.
-        summary (`Sequence[Mapping]`): of `report.summarize`, over all seeds.
+        cells (`Sequence[Cell]`): of all models, summed up over all seeds.
 
     Returns:
         `str`: Markdown, with the metadata that the Hub reads.
     """
-    entries = [entry for entry in summary if entry["family"] == family and entry["method"] in (method, "none")]
-    tables = []
-    for set_name, words in dict.fromkeys((entry["set"], entry["words"]) for entry in entries):
-        chosen = [entry for entry in entries if (entry["set"], entry["words"]) == (set_name, words)]
-        tables += [f"{_SETS[set_name, words]}:\n", make_table(chosen, ("exact",))]
-    name, language_model, tables = _NAMES[method], _FAMILIES[family], "\n".join(tables)
+    shown = [cell for cell in cells if cell.model in (name_of_model(method, family), NO_MODEL)]
+    shown = [cell for cell in shown if cell.metric == "exact"]
+    tables = "\n".join(
+        make_table([cell for cell in shown if cell.dataset == dataset], counts=False)
+        for dataset in dict.fromkeys(cell.dataset for cell in shown)
+    )
+    language_model = FAMILY_NAMES[family]
     return f"""---
 license: mit
 language: en
@@ -52,7 +52,7 @@ tags:
 - synthetic
 ---
 
-# {name} on rendered video, with a small {language_model}
+# {METHOD_NAMES[method]} on rendered video, with a small {language_model}
 
 {_USES[method]} **Not for real footage**: it has seen nothing but rendered hands that do {_NUM_VERBS} things to drawn
 objects, and knows a few hundred words; whatever it says of a real video means nothing.
@@ -73,16 +73,11 @@ objects, and knows a few hundred words; whatever it says of a real video means n
 Shares of greedy narrations that equal the annotation, by number of narrated clips before; mean over seeds ± standard
 deviation; of the float32 weights, before they were rounded. With 2 and more clips, one other verb and one other noun
 come as often in a context as the ones that are asked for, so that words alone don't tell the answer ("EILEV's
-contexts" aside, where they do). Words that mean something in one context alone were given in training too, each time
-to something else; what a context does not name keeps its own.
+contexts" aside, where they do). New pairs are of known verbs and nouns that were never trained on together; new nouns,
+and some of their verbs, training never showed. Words of one prompt mean something in it alone; they were given in
+training too, each time to something else; what a context does not name keeps its own.
 
 {tables}"""
 
 
 _NUM_VERBS = len(World(TRAIN_WORLD).verbs)
-_SETS = {
-    ("pairs", "own"): "Known verbs and nouns that were never trained on together",
-    ("pairs", "new"): "The same, with words that mean something in this context alone",
-    ("novel", "own"): "Nouns, and some verbs, that training never showed",
-    ("novel", "new"): "The same, with words that mean something in this context alone",
-}

@@ -8,32 +8,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 
 from transformers_eilev import VideoBlip2ForConditionalGeneration, VideoBlip2Processor
 from transformers_eilev.data import EpisodeNames, KnownWords, SyntheticConfig
-from transformers_eilev.data.files import write_json
+from transformers_eilev.evaluation.narrators import VideoBlipNarrator
+from transformers_eilev.evaluation.records import Cell, read_records
+from transformers_eilev.evaluation.reports import write_report
 from transformers_eilev.training import VisionFeatureStore, extract_vision_features
 
 from . import episodes, language, learning, tokenizer, vision
+from .ablations import NUM_COMMON_PAIRS
 from .card import make_card
 from .clips import NUM_STORED_FRAMES, make_clips, open_clips
-from .evaluation import evaluate_shots
+from .evaluation import ASKED, GREEDY, ask, name_of_model
 from .export import export_checkpoint
 from .learning import assemble_model, load_vision, samples_in_context, samples_without_context, train_narrator
 from .model import build_config
-from .report import write_report
 from .stages import Stage, settings_of
 from .tokenizer import build_processor
 from .worlds import NOVEL_WORLD, QUESTIONS, TRAIN_WORLD, appearance, make_words, novel_rows, split_clips
 
 
-# What each is asked: EILEV also without the examples' clips, with their clips exchanged, and after such contexts as
-# EILEV's training draws; and what words alone would tell.
-ASKED = {
-    "eilev": ("clips", "text_only", "shuffled", "unseen_pair", "majority", "any", "any_shuffled"),
-    "control": ("clips", "text_only"),
-}
 # What each training is called where its checkpoint is handed on.
 METHODS = {"eilev": "eilev-synthetic", "control": "video-blip-synthetic"}
 
@@ -134,15 +131,13 @@ class Work:
         folder = self.output_dir / f"language-{family}"
         language.train_language_model(folder, text_config, processor, self.words, steps=self.recipe.language_steps)
 
-    def store_features(self, name: str):
+    def store_features(self):
         processor = build_processor("opt", self.words)
         model = VideoBlip2ForConditionalGeneration(build_config("opt", processor))
         load_vision(model, self.output_dir / "vision")
         model.to(self.device)
-        clips = self._clips(name)
-        extract_vision_features(
-            model, processor, clips, self.output_dir / f"features-{name}", dtype=torch.float16, batch_size=32
-        )
+        folder = self.output_dir / "features-train"
+        extract_vision_features(model, processor, self._clips("train"), folder, dtype=torch.float16, batch_size=32)
 
     def align(self, family: str):
         processor = build_processor(family, self.words)
@@ -161,9 +156,10 @@ class Work:
         model = VideoBlip2ForConditionalGeneration.from_pretrained(aligned)
         processor = VideoBlip2Processor.from_pretrained(aligned)
         clips, features = self._train_clips()
-        if method == "eilev":
+        if method != "control":
+            shots, ablation = self.recipe.shots, _ablation_of(method)
             samples = samples_in_context(
-                clips, features, self.words, known=self.known, shots=self.recipe.shots, seed=seed
+                clips, features, self.words, known=self.known, shots=shots, seed=seed, ablation=ablation
             )
             batch_size = self.recipe.eilev_batch_size
         else:
@@ -184,53 +180,46 @@ class Work:
         if method == "control":
             return settings_of(train_narrator, batch_size=self.recipe.control_batch_size, **given)
         given |= {"batch_size": self.recipe.eilev_batch_size, "shots": self.recipe.shots, "words": self.words}
+        if _ablation_of(method) is not None:
+            given |= {"ablation": _ablation_of(method), "num_common_pairs": NUM_COMMON_PAIRS}
         return settings_of(learning, train_narrator, samples_in_context, **given)
 
     def evaluate(self, method: str, family: str, seed: int):
         """On what training never showed: pairs of known verbs and nouns, and nouns and verbs of another world."""
         folder = self.output_dir / f"{method}-{family}-{seed}"
-        clips, novel = (self._clips(name).remove_columns("frames") for name in ("train", "novel"))
-        rows = split_clips(clips)
-        rename = EpisodeNames(self.words.spare_verb_words, self.words.spare_noun_words, share=1.0, find=self.known)
         model = VideoBlip2ForConditionalGeneration.from_pretrained(folder).to(self.device)
         processor = VideoBlip2Processor.from_pretrained(folder)
-        records = []
-        for name, (queries, contexts) in {
-            "pairs": (clips.select(rows["pairs"]), clips.select(rows["train"])),
-            "novel": (novel.select(novel_rows(novel)), None),
-        }.items():
-            features = VisionFeatureStore(self.output_dir / f"features-{'train' if name == 'pairs' else 'novel'}")
-            for words, renamed in (("own", None), ("new", rename)):
-                labels = {"method": method, "family": family, "seed": seed, "set": name, "words": words}
-                records += evaluate_shots(
-                    model,
-                    processor,
-                    queries,
-                    contexts,
-                    shots=self.recipe.shots,
-                    conditions=ASKED[method],
-                    num_queries=self.recipe.num_queries,
-                    rename=renamed,
-                    vision_features=features,
-                    questions=QUESTIONS,
-                    predictions_path=folder / "predictions" / f"{name}-{words}.jsonl",
-                    labels=labels,
-                )
-        write_json(folder / "records.json", records)
+        clips, novel = (
+            self._clips(name).cast_column("frames", datasets.List(datasets.Image(decode=False)))
+            for name in ("train", "novel")
+        )
+        rows, novel = split_clips(clips), novel.select(novel_rows(novel))
+        spare = self.words.spare_verb_words, self.words.spare_noun_words
+        ask(
+            VideoBlipNarrator(model, processor, name=name_of_model(method, family), **GREEDY),
+            {"pairs": (clips.select(rows["pairs"]), clips.select(rows["train"])), "novel": (novel, novel)},
+            folder / "evaluation",
+            asked=ASKED[method],
+            rename=EpisodeNames(*spare, share=1.0, find=self.known),
+            questions=QUESTIONS,
+            shots=self.recipe.shots,
+            num_queries=self.recipe.num_queries,
+            training_seed=seed,
+        )
 
     def report(self, evaluations: Sequence[str]):
-        """A table, a plot and all numbers, of the evaluations so named."""
-        folders = [self.output_dir / name.removeprefix("evaluation-") for name in evaluations]
-        records = [json.loads((folder / "records.json").read_text(encoding="utf-8")) for folder in folders]
-        write_report([record for part in records for record in part], self.output_dir / "report")
+        """Tables, pictures and all numbers, of the evaluations so named."""
+        folders = [self.output_dir / name.removeprefix("evaluation-") / "evaluation" for name in evaluations]
+        write_report(read_records(folders), self.output_dir / "report", title="Narrations by number of shots")
 
     def export(self, family: str, seed: int, target: Path) -> list[Path]:
         """Writes the checkpoints of a seed as the package carries them, each in a folder of its name."""
-        summary = json.loads((self.output_dir / "report" / "report.json").read_text(encoding="utf-8"))["summary"]
+        report = json.loads((self.output_dir / "report" / "report.json").read_text(encoding="utf-8"))
+        cells = [Cell(**cell) for cell in report["cells"]]
         folders = []
         for method, name in METHODS.items():
             folders.append(target / f"{name}-{family}")
-            card = make_card(method, family, seed, summary)
+            card = make_card(method, family, seed, cells)
             export_checkpoint(self.output_dir / f"{method}-{family}-{seed}", folders[-1], card)
         return folders
 
@@ -242,7 +231,14 @@ class Work:
         return open_clips(self.output_dir / name)
 
 
-def make_stages(work: Work, families: Sequence[str], seeds: Sequence[int]) -> list[Stage]:
+def _ablation_of(method: str) -> str | None:
+    """Of "eilev-random", "random"."""
+    return method.partition("-")[2] or None
+
+
+def make_stages(
+    work: Work, families: Sequence[str], seeds: Sequence[int], ablations: Sequence[str] = ()
+) -> list[Stage]:
     """All that is to be done, each stage after those whose results it needs, with all that its result depends on."""
     recipe, stages = work.recipe, []
     for name in ("novel", "train"):
@@ -268,8 +264,7 @@ def make_stages(work: Work, families: Sequence[str], seeds: Sequence[int]) -> li
             questions=QUESTIONS,
         )
         stages.append(Stage(f"language-{family}", partial(work.train_language, family), (), settings))
-    for name in ("train", "novel"):
-        stages.append(Stage(f"features-{name}", partial(work.store_features, name), ("vision",)))
+    stages.append(Stage("features-train", work.store_features, ("vision",)))
     for family in families:
         settings = settings_of(
             train_narrator,
@@ -282,19 +277,20 @@ def make_stages(work: Work, families: Sequence[str], seeds: Sequence[int]) -> li
     asked = []
     for seed in seeds:
         for family in families:
-            for method in METHODS:
+            for method in (*METHODS, *(f"eilev-{name}" for name in ablations)):
                 name = f"{method}-{family}-{seed}"
                 train = partial(work.train_narrator, method, family, seed)
                 stages.append(Stage(name, train, (f"aligned-{family}",), work.settings_of_training(method)))
                 asked.append(f"evaluation-{name}")
                 settings = settings_of(
-                    evaluate_shots,
+                    ask,
+                    asked=ASKED[method],
+                    generation=GREEDY,
                     shots=recipe.shots,
-                    conditions=ASKED[method],
                     num_queries=recipe.num_queries,
                     questions=QUESTIONS,
                 )
                 evaluate = partial(work.evaluate, method, family, seed)
-                stages.append(Stage(asked[-1], evaluate, (name, "features-novel"), settings))
+                stages.append(Stage(asked[-1], evaluate, (name,), settings))
     stages.append(Stage("report", partial(work.report, asked), tuple(asked), always=True))
     return stages
