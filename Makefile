@@ -51,6 +51,7 @@ check: quality
 	$(BIN)/python utils/check_repo.py
 	$(BIN)/python utils/check_remote_code.py
 	$(BIN)/python utils/check_cards.py
+	$(BIN)/python utils/check_docs.py
 
 bench: install
 	$(BIN)/python benchmarks/bench_import.py
