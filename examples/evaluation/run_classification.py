@@ -11,8 +11,6 @@ predictions; what was stopped goes on by the same command.
 
 from dataclasses import dataclass, field
 
-from accelerate import PartialState
-
 from transformers_eilev.evaluation import (
     NarratorArguments,
     QueryArguments,
@@ -20,6 +18,7 @@ from transformers_eilev.evaluation import (
     Taxonomy,
     check_trackers,
     evaluate_classification,
+    join_processes,
     load_narrator,
     load_queries,
     load_run_settings,
@@ -63,15 +62,16 @@ def main():
     arguments = parse_arguments([NarratorArguments, QueryArguments, RunArguments, ClassArguments])
     narrator_args, query_args, run_args, class_args = arguments
     check_trackers(run_args.report_to)
+    processes = join_processes()
     if narrator_args.chat:
         raise ValueError("`chat` models narrate; candidates are scored by this package's models alone")
     # One process fills the caches of the machine's disk, the others read them.
-    with PartialState().main_process_first():
+    with processes.main_process_first():
         queries = load_queries(query_args)
     records = evaluate_classification(
         load_narrator(narrator_args),
         queries,
-        load_run_settings(run_args, query_args),
+        load_run_settings(run_args, query_args, narrator_args, class_args),
         taxonomy=load_taxonomy(class_args, queries),
         class_batch_size=class_args.class_batch_size,
         num_resamples=class_args.num_resamples,
@@ -80,7 +80,7 @@ def main():
         track_records(records, run_args.report_to, run_args.output_dir)
         for metric in records[0]["metrics"]:
             print(make_table(summarize(records, metric)))
-    PartialState().destroy_process_group()
+    processes.destroy_process_group()
 
 
 if __name__ == "__main__":

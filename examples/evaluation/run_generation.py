@@ -9,8 +9,6 @@ Any number of processes, here or elsewhere, makes the same predictions; what was
 Every argument may stand in a YAML file instead; `--help` lists them.
 """
 
-from accelerate import PartialState
-
 from transformers_eilev.evaluation import (
     MetricArguments,
     NarratorArguments,
@@ -18,6 +16,7 @@ from transformers_eilev.evaluation import (
     RunArguments,
     check_trackers,
     evaluate_generation,
+    join_processes,
     load_metrics,
     load_narrator,
     load_queries,
@@ -33,10 +32,11 @@ def main():
     arguments = parse_arguments([NarratorArguments, QueryArguments, RunArguments, MetricArguments])
     narrator_args, query_args, run_args, metric_args = arguments
     check_trackers(run_args.report_to)
+    processes = join_processes()
     metrics = load_metrics(metric_args, seed=query_args.seed)
-    settings = load_run_settings(run_args, query_args)
+    settings = load_run_settings(run_args, query_args, narrator_args, metric_args)
     # One process fills the caches of the machine's disk, the others read them.
-    with PartialState().main_process_first():
+    with processes.main_process_first():
         queries = load_queries(query_args)
     narrator = load_narrator(narrator_args, prompt=run_args.prompt)
     records = evaluate_generation(narrator, queries, settings, metrics=metrics)
@@ -44,7 +44,7 @@ def main():
         track_records(records, run_args.report_to, run_args.output_dir)
         for metric in metrics.names:
             print(make_table(summarize(records, metric)))
-    PartialState().destroy_process_group()
+    processes.destroy_process_group()
 
 
 if __name__ == "__main__":

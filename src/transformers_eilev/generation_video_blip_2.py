@@ -4,6 +4,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, RepetitionPenaltyLogitsProcessor
 
 from .legacy_checkpoints import read_legacy_checkpoint
+from .read_prompts import check_length
 from .shared_prefix import SharedPrefixCache
 
 
@@ -111,6 +112,12 @@ class VideoBlip2GenerationMixin(GenerationMixin):
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
+
+    def _validate_generated_length(self, generation_config, input_ids_length, has_default_max_length):
+        """A text that is longer than the language model can read is told so, and not an index out of range."""
+        super()._validate_generated_length(generation_config, input_ids_length, has_default_max_length)
+        if not self.config.is_encoder_decoder:
+            check_length(self, input_ids_length)
 
     def _get_logits_processor(self, generation_config, input_ids_seq_length=None, **kwargs):
         """

@@ -54,6 +54,10 @@ class VideoBlip2Processor(ProcessorMixin):
             "interleaved" (EILEV): anywhere in the text, each followed by a line break (which may be written after
             `<video>` or not). "prepended" (VideoBLIP): before the text and its beginning-of-text token.
 
+    Raises:
+        ValueError: for another `prompt_layout`, or `num_query_tokens` less than 1.
+        TypeError: for a `video_processor` that is no [`VideoBlip2VideoProcessor`].
+
     Example:
 
     ```python

@@ -149,6 +149,14 @@ class VideoInfo:
 def sample_indices(n: int, num_frames: int) -> list[int]:
     """Indices of `num_frames` frames out of `n`, uniform and with both ends: float32 `linspace`, truncated.
 
+    Args:
+        n (`int`): frames that there are.
+        num_frames (`int`): frames to choose. If there are fewer, some are chosen more than once; of one frame to
+            choose it is the first.
+
+    Returns:
+        `list[int]`: `num_frames` indices from 0 to `n - 1`, in ascending order.
+
     Raises:
         ValueError: `n` or `num_frames` less than 1.
     """
@@ -161,9 +169,13 @@ def sample_indices(n: int, num_frames: int) -> list[int]:
 def probe_video(source: VideoSource, *, limits: ReadLimits = ReadLimits()) -> VideoInfo:
     """Looks a video over: decodes its first frame and demuxes its end.
 
+    Args:
+        source: path, http(s) URL, bytes or binary file object, as for `read_clip`.
+        limits (`ReadLimits`): bounds on size and time.
+
     Raises:
-        FileNotFoundError, IsADirectoryError: as `open` does.
-        VideoReadError: not a video, or one of which nothing can be decoded.
+        FileNotFoundError, IsADirectoryError, PermissionError: as `open` does, naming the path.
+        VideoReadError: not a video, one whose first frames cannot be decoded, or one beyond `limits`.
     """
     with _open_video(source, limits) as video:
         line = video.timeline(video.origin, video.origin + video.frame_ticks)

@@ -42,7 +42,11 @@ class VideoReadWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadLimits:
-    """Bounds on what one video may cost. Beyond any of them reading ends in a `VideoReadError`."""
+    """Bounds on what one video may cost. Beyond any of them reading ends in a `VideoReadError`.
+
+    Raises:
+        ValueError: a bound that is not a positive number, by name.
+    """
 
     max_pixels: int = field(default=8192 * 8192, metadata={"help": "Width times height of a frame."})
     max_frames: int = field(default=8192, metadata={"help": "Frames in one clip."})

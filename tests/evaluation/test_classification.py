@@ -118,7 +118,7 @@ def test_numbers_are_those_of_the_predictions(narrator, tmp_path):
 def test_what_cannot_be_told_apart(narrator, tmp_path):
     queries = EvaluationQueries(make_clips(24), shots=(1,))
     foreign = Taxonomy(verbs={"fly": ["flies"]}, nouns=TAXONOMY.nouns)
-    with pytest.raises(ValueError, match=r"No clip has a verb of the taxonomy: 'wash_\(clean\)' is none of its 1"):
+    with pytest.raises(ValueError, match=r"No query has a verb of the taxonomy: 'wash_\(clean\)' is none of its 1"):
         run(narrator, queries, tmp_path, taxonomy=foreign)
     with pytest.raises(ValueError, match="'majority_sentence' answers by sentences"):
         run(narrator, queries, tmp_path, conditions=("majority_sentence",))

@@ -131,7 +131,7 @@ def test_what_is_done_is_not_done_again(clips, tmp_path):
 def test_other_words_are_other_settings(clips, tmp_path):
     evaluate(clips, tmp_path, shots=(2,), rename=RENAME)
     other = EpisodeNames(RENAME.verb_words, ["blip", "blop", "zup", "modi"], share=1.0)
-    with pytest.raises(ValueError, match="in_context-2 has predictions of other settings: fingerprints "):
+    with pytest.raises(ValueError, match="in_context-2 has predictions of other settings: fingerprints.prompts "):
         evaluate(clips, tmp_path, shots=(2,), rename=other)
 
 

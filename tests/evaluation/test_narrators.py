@@ -76,6 +76,10 @@ def test_the_fingerprint_is_of_all_that_decides(model, processor):
     fingerprint = narrator.fingerprint()
     assert fingerprint == VideoBlipNarrator(model, processor, num_beams=2).fingerprint()
     assert fingerprint != VideoBlipNarrator(model, processor, num_beams=3).fingerprint()
+    eager = VideoBlip2ForConditionalGeneration.from_pretrained(
+        embedded_checkpoint(), dtype=torch.float32, attn_implementation="eager"
+    )
+    assert fingerprint != VideoBlipNarrator(eager, processor, num_beams=2).fingerprint()
     control = VideoBlip2ForConditionalGeneration.from_pretrained(
         embedded_checkpoint("video-blip-synthetic-opt"), dtype=torch.float32
     )

@@ -32,9 +32,9 @@ class Predictor:
 
 def run(folder, num_processes=1, **settings):
     journals = [journal_in(folder, **settings) for _ in range(num_processes)]
-    journals[0].prepare()
+    missing = journals[0].prepare()
     for rank, journal in enumerate(journals):
-        journal.complete(Predictor(), rank=rank, num_processes=num_processes)
+        journal.complete(missing[rank::num_processes], Predictor(), rank=rank)
     return journals[0].finish()
 
 
@@ -59,19 +59,19 @@ def test_a_run_that_was_killed_goes_on(tmp_path, num_processes):
     run(tmp_path / "whole")
     folder = tmp_path / "killed"
     journal = journal_in(folder)
-    journal.prepare()
+    missing = journal.prepare()
     for rank, fails_at in ((0, 2), (1, 1)):
         with pytest.raises(KeyboardInterrupt):
-            journal.complete(Predictor(fails_at), rank=rank, num_processes=2)
+            journal.complete(missing[rank::2], Predictor(fails_at), rank=rank)
     with open(folder / "predictions.part-1.jsonl", "ab") as file:
         file.write(json.dumps({**EXPECTED[12], "narration": "12 of [12, 13, 14, 15]"}).encode() + b"\n")
         file.write(b'{"index": 13, "que')
-    # Batches 0 and 2 of process 0, 1 of process 1; of the fourth one line is there.
-    assert journal.count_missing() == 23 - 12
     predictor, again = Predictor(), journal_in(folder)
-    again.prepare()
+    # Batches 0 and 2 were of process 0, 1 of process 1; of the fourth one line is there.
+    missing = again.prepare()
+    assert missing == [range(12, 16), range(16, 20), range(20, 23)]
     for rank in range(num_processes):
-        again.complete(predictor, rank=rank, num_processes=num_processes)
+        again.complete(missing[rank::num_processes], predictor, rank=rank)
     assert sorted(predictor.batches) == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22]]
     again.finish()
     files = [tmp_path / name / "predictions.jsonl" for name in ("whole", "killed")]
@@ -80,10 +80,8 @@ def test_a_run_that_was_killed_goes_on(tmp_path, num_processes):
 
 def test_what_is_done_is_not_done_again(tmp_path):
     run(tmp_path)
-    journal, predictor = journal_in(tmp_path), Predictor()
-    journal.prepare()
-    journal.complete(predictor)
-    assert predictor.batches == [] and journal.count_missing() == 0 and len(journal.finish()) == 23
+    journal = journal_in(tmp_path)
+    assert journal.prepare() == [] and len(journal.finish()) == 23
 
 
 def test_other_settings_are_told_apart(tmp_path):
@@ -92,9 +90,10 @@ def test_other_settings_are_told_apart(tmp_path):
         journal_in(tmp_path, shots=8).prepare()
     with pytest.raises(ValueError, match=r"other settings: batch_size"):
         journal_in(tmp_path, batch_size=5).prepare()
-    journal = journal_in(tmp_path, shots=8, overwrite=True)
-    journal.prepare()
-    assert journal.count_missing() == 23
+    fingerprints = {"model": "b" * 64}
+    with pytest.raises(ValueError, match=r"other settings: fingerprints.model \(fingerprints.model was aaa"):
+        journal_in(tmp_path, fingerprints=fingerprints).prepare()
+    assert len(journal_in(tmp_path, shots=8, overwrite=True).prepare()) == 6
     (tmp_path / "settings.json").unlink()
     (tmp_path / "predictions.jsonl").write_text("")
     with pytest.raises(ValueError, match="no settings.json that says of what"):
@@ -115,12 +114,12 @@ def test_predictions_of_other_samples_are_refused(tmp_path):
 
 def test_what_is_missing_is_said(tmp_path):
     journal = journal_in(tmp_path)
-    journal.prepare()
-    journal.complete(Predictor(), rank=0, num_processes=2)
+    missing = journal.prepare()
+    journal.complete(missing[0::2], Predictor())
     with pytest.raises(ValueError, match="11 of 23 predictions are missing, the first is 4"):
         journal.finish()
     with pytest.raises(ValueError, match="4 predictions are wanted, but 1 were made"):
-        journal.complete(lambda indices: [{"narration": ""}], rank=1, num_processes=2)
+        journal.complete(missing[1::2], lambda indices: [{"narration": ""}], rank=1)
 
 
 def test_what_is_no_prediction_is_named(tmp_path):
@@ -129,7 +128,7 @@ def test_what_is_no_prediction_is_named(tmp_path):
     part = tmp_path / "predictions.part-0.jsonl"
     part.write_text("nonsense\n")
     with pytest.raises(ValueError, match=r"part-0.jsonl, line 1: no JSON object: b'nonsense'"):
-        journal.count_missing()
+        journal.prepare()
     part.write_text('{"index": 99}\n')
     with pytest.raises(ValueError, match="index is 99, of 23 samples"):
-        journal.count_missing()
+        journal.prepare()

@@ -1,10 +1,11 @@
 """What is asked: the same clips for all numbers of shots and conditions, and contexts as they are promised."""
 
+import json
 from collections import Counter
 
 import datasets
 import pytest
-from made_clips import NOUNS, VERBS, make_rows
+from made_clips import NOUNS, VERBS, make_clips, make_rows
 
 from transformers_eilev.data import InContextSampler
 from transformers_eilev.evaluation.conditions import CONDITIONS, find_condition
@@ -21,6 +22,10 @@ def clips_of(rows):
 @pytest.fixture(scope="module")
 def clips():
     return clips_of(make_rows(80))
+
+
+def expected_of(queries, samples):
+    return queries.expected(samples, [samples.narrations(index) for index in range(len(samples))])
 
 
 def samples_of(queries, num_shots, name, **settings):
@@ -50,7 +55,7 @@ def test_contexts_are_those_of_eilevs_sampler(clips):
 def test_contexts_may_be_of_other_clips(clips):
     others = clips_of(make_rows(40, prefix="other"))
     queries = EvaluationQueries(clips, others, shots=(2,), num_queries=5)
-    for line in queries.expected(samples_of(queries, 2, "in_context")):
+    for line in expected_of(queries, samples_of(queries, 2, "in_context")):
         assert line["query"].startswith("video") and all(name.startswith("other") for name in line["context"])
 
 
@@ -138,7 +143,7 @@ def test_labels_are_those_of_the_clip_itself(clips):
     rows = make_rows(80)[::-1]
     queries = EvaluationQueries(clips_of(rows), shots=(0,), num_queries=20, seed=5)
     by_name = {row["frame_path"]: row for row in rows}
-    for line in queries.expected(samples_of(queries, 0, "in_context")):
+    for line in expected_of(queries, samples_of(queries, 0, "in_context")):
         row = by_name[line["query"]]
         assert (line["structured_verb"], line["structured_noun"]) == (row["structured_verb"], row["structured_noun"])
         assert line["reference"] == row["narration_text"].replace("#C C", "The camera wearer") + "."
@@ -146,7 +151,7 @@ def test_labels_are_those_of_the_clip_itself(clips):
 
 def test_contexts_that_were_written_are_read_again(clips, tmp_path):
     queries = EvaluationQueries(clips, shots=(1, 3), num_queries=7, seed=9)
-    paths = queries.write(tmp_path, IN_CONTEXT)
+    paths = queries.write(tmp_path)
     assert [path.name for path in paths] == ["contexts-1.jsonl", "contexts-3.jsonl"]
     # Another seed draws nothing here.
     again = EvaluationQueries(clips, shots=(1, 3), presampled=tmp_path, seed=1)
@@ -193,3 +198,57 @@ def test_what_cannot_be_asked(clips):
         few.contexts(8, IN_CONTEXT)
     with pytest.warns(UserWarning, match="`num_queries` is 100, but only 80 of 80"):
         EvaluationQueries(clips, num_queries=100)
+
+
+@pytest.mark.parametrize("condition", ["in_context", "random", "top_5"])
+@pytest.mark.parametrize("relabelled", [False, True])
+def test_no_clip_stands_in_its_own_context(condition, relabelled):
+    """Also where contexts are of another set that has it, with other labels or the same."""
+    rows, others = make_rows(24), make_rows(24)
+    if relabelled:
+        for row in rows:
+            row["structured_verb"] = ""
+    queries = EvaluationQueries(clips_of(rows), clips_of(others), shots=(8,), seed=1)
+    contexts = queries.contexts(8, find_condition(condition))
+    for context, query in zip(contexts.contexts, contexts.queries):
+        assert len({*context}) == 8 and rows[query]["frame_path"] not in [others[row]["frame_path"] for row in context]
+
+
+def test_sentences_must_be_there_for_all_that_is_shown(clips):
+    queries = EvaluationQueries(clips, shots=(2,), num_queries=4)
+    with pytest.raises(ValueError, match=r"`sentences` lacks \d of the \d clips of the contexts"):
+        samples_of(queries, 2, "canonical", sentences={"elsewhere|0": "The camera wearer waits."})
+    rows = make_rows(80)
+    for row in rows:
+        row["structured_verb"] = "[other]"
+    with pytest.warns(UserWarning, match="make no sentence"):
+        samples_of(EvaluationQueries(clips_of(rows), shots=(2,), num_queries=4), 2, "canonical")
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ([], "has no query"),
+        ([(["video_1|0"], "video_0|0")], r"query 1, 'video_0\|0', has a context of 1 clips"),
+        ([(["video_0|0", "video_1|1"], "video_0|0")], r"query 1, 'video_0\|0', stands in its own context"),
+    ],
+)
+def test_presampled_contexts_that_do_not_fit(clips, tmp_path, lines, error):
+    text = "".join(json.dumps({"context": context, "query": query}) + "\n" for context, query in lines)
+    (tmp_path / "contexts-2.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=rf"contexts-2.jsonl.*{error}"):
+        EvaluationQueries(clips, shots=(2,), presampled=tmp_path)
+
+
+def test_presampled_contexts_are_of_the_same_queries(clips, tmp_path):
+    for num_shots, seed in ((1, 0), (2, 1)):
+        EvaluationQueries(clips, shots=(num_shots,), num_queries=5, seed=seed).write(tmp_path)
+    with pytest.raises(ValueError, match="contexts-2.jsonl asks about other clips than .*contexts-1.jsonl"):
+        EvaluationQueries(clips, shots=(1, 2), presampled=tmp_path)
+
+
+def test_frames_that_were_extracted_anew_are_told():
+    clips = [make_clips(6, seed=seed) for seed in (0, 0, 1)]
+    hashes = [EvaluationQueries(own, shots=(0,)).fingerprint_of_frames() for own in clips]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert EvaluationQueries(clips_of(make_rows(6)), shots=(0,)).fingerprint_of_frames() is None

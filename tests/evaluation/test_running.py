@@ -98,10 +98,13 @@ def test_results_have_all_that_is_needed_to_make_them_again(whole):
 def test_two_processes_say_what_one_says(whole, clips, tmp_path):
     done = run(*narrating(clips, tmp_path, *CONDITIONS), num_processes=2)
     assert done.returncode == 0, done.stderr
+    # Of 14 queries in batches of 3, the first process has the first, the third and the last, of 2.
+    assert "8/8" in done.stderr and "14/14" not in done.stderr
     for name in ("in_context-0", "in_context-2", "majority-2"):
         files = [folder / name / "predictions.jsonl" for folder in (whole[0], tmp_path)]
         assert files[0].read_bytes() == files[1].read_bytes()
         records = [json.loads((folder / name / "results.json").read_text()) for folder in (whole[0], tmp_path)]
+        assert [record.pop("arguments")["output_dir"] for record in records] == [str(whole[0]), str(tmp_path)]
         assert records[0] == records[1]
         assert sorted(path.name for path in files[1].parent.iterdir()) == sorted(
             path.name for path in files[0].parent.iterdir()
@@ -167,6 +170,8 @@ def test_classes_from_the_command(clips, tmp_path):
         (("--conditions", "best"), "one is 'best'"),
         (("--metrics", "rouge"), "rouge"),
         (("--shots", "0", "--conditions", "shuffled"), "need more examples than"),
+        (("--conditions", "in_context", "in_context"), "must be different ones"),
+        (("--num_frames", "4"), "`num_frames` is for chat models"),
         (("--split", "dev"), "dev"),
         (("--report_to", "nothing"), "nothing"),
     ],

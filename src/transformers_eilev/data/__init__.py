@@ -54,6 +54,7 @@ _MODULE_OF = {
     "read_frame_folders": "clip_store",
     "read_split_file": "splits",
     "split_by_video": "splits",
+    "store_own_clips": "own_clips",
     "upsample": "context_samplers",
     "words_by_label": "episode_names",
     "write_actions_csv": "action_files",

@@ -53,7 +53,7 @@ def read_actions(
     if source in ("csv", "clips") and (video_dirs or keep_missing_videos):
         raise ValueError("`video_dirs` and `keep_missing_videos` are for the source ego4d or epic-kitchens alone")
     if source == "csv":
-        return _read_csv(Path(path))
+        return read_csv(Path(path), _REQUIRED)
     if source == "clips":
         from .narrated_clips import load_narrated_clips
 
@@ -119,16 +119,27 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, {"error": f"{len(values)} fields and not {len(header)}: {values!r:.200}"}
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def read_csv(path: Path, required: Sequence[str] = ("frame_path",)) -> list[dict[str, str]]:
+    """
+    The rows of a CSV of clips, all of which must be right.
+
+    Args:
+        path (`Path`): of the file, in UTF-8.
+        required (`Sequence[str]`): columns that it must have.
+
+    Raises:
+        ValueError: for another encoding, a column that is missing, or a row of another length, with file, line and
+            column.
+    """
     rows = []
     for line, row in csv_rows(path):
         if "error" in row:
             raise ValueError(f"{path}, line {line}: {row['error']}")
-        missing = [name for name in _REQUIRED if name not in row]
+        missing = [name for name in required if name not in row]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]}, only {list(row)}")
         rows.append(row)
     return rows
 
 
-__all__ = ["SOURCES", "csv_rows", "read_actions", "write_actions_csv"]
+__all__ = ["SOURCES", "csv_rows", "read_actions", "read_csv", "write_actions_csv"]

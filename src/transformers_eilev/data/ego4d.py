@@ -337,11 +337,18 @@ def iter_ego4d_actions(
 def read_ego4d_actions(
     data_dir: str | os.PathLike | None = None, **kwargs
 ) -> tuple[list[NarratedAction], Ego4dReport]:
-    """The narrated actions that the original uses, and what became of the others; arguments and errors as for
-    `iter_ego4d_actions`.
+    """The narrated actions that the original uses, and what became of the others.
+
+    Args:
+        data_dir (`str` or `os.PathLike`, *optional*): the folder of the download.
+        kwargs: options of [`iter_ego4d_actions`].
 
     Returns:
-        `tuple[list[NarratedAction], Ego4dReport]`
+        `tuple[list[NarratedAction], Ego4dReport]`: the actions in the order of the annotation file; `report`, if it
+        was given, or a new one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `iter_ego4d_actions`.
     """
     report = kwargs.pop("report", None) or Ego4dReport()
     return list(iter_ego4d_actions(data_dir, report=report, **kwargs)), report

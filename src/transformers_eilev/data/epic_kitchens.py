@@ -82,7 +82,10 @@ class EpicKitchensAction(NarratedAction):
     Attributes:
         narration_id (`str`), participant_id (`str`), narration (`str`): as annotated.
         start_sec, stop_sec (`float`): the action's segment, in seconds of the video.
-        verb_class, noun_class (`int`): the numbers of the classes.
+        verb_class, noun_class (`int`): the numbers of the classes, -1 where there is none.
+
+    Raises:
+        InvalidActionError: a field that is none of this, or none of a [`NarratedAction`]'s, by name.
     """
 
     narration_id: str = ""
@@ -291,11 +294,18 @@ def iter_epic_kitchens_actions(
 def read_epic_kitchens_actions(
     annotation_files: str | os.PathLike | Sequence[str | os.PathLike], **kwargs
 ) -> tuple[list[EpicKitchensAction], EpicKitchensReport]:
-    """EPIC-KITCHENS' narrated actions, and what became of the others; arguments and errors as for
-    `iter_epic_kitchens_actions`.
+    """EPIC-KITCHENS' narrated actions, and what became of the others.
+
+    Args:
+        annotation_files: a CSV, several, or the folder of `EPIC_100_train.csv` and `EPIC_100_validation.csv`.
+        kwargs: options of [`iter_epic_kitchens_actions`].
 
     Returns:
-        `tuple[list[EpicKitchensAction], EpicKitchensReport]`
+        `tuple[list[EpicKitchensAction], EpicKitchensReport]`: the actions in the order of their files; `report`, if
+        it was given, or a new one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `iter_epic_kitchens_actions`.
     """
     report = kwargs.pop("report", None) or EpicKitchensReport()
     return list(iter_epic_kitchens_actions(annotation_files, report=report, **kwargs)), report

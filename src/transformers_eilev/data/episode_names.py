@@ -142,6 +142,10 @@ def words_by_label(row: dict, narration: str) -> tuple[str | None, str | None]:
     ("picks up"); the noun one that `structured_noun` has, such as "cup_(cup,_mug)" or "board:chopping", or its plural,
     behind the verb if it can be.
 
+    Args:
+        row (`dict`): of the action; only `structured_verb` and `structured_noun` are read, where they are there.
+        narration (`str`): its text, cleaned.
+
     Returns:
         `tuple`: the words as they stand there; "" for "something" and where there is no label, `None` for what isn't
         found.

@@ -107,8 +107,9 @@ class InContextDataset:
             raise ValueError("`derange_clips` needs the clips that `demonstration_clips=False` leaves out")
         self.actions = actions
         self.context_actions = actions if context_actions is None else context_actions
-        self._query_rows = self.actions if query_clip else _without_frames(self.actions)
-        self._context_rows = self.context_actions if demonstration_clips else _without_frames(self.context_actions)
+        self._silent_query_rows, self._silent_context_rows = map(_without_frames, (actions, self.context_actions))
+        self._query_rows = self.actions if query_clip else self._silent_query_rows
+        self._context_rows = self.context_actions if demonstration_clips else self._silent_context_rows
         self.sampler = sampler
         self.load_clip = load_clip or _frames_of
         self.clips_as = clips_as
@@ -140,7 +141,7 @@ class InContextDataset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch = self.epoch
-        rows = self._rows(index, epoch)
+        rows = self._rows(index, epoch, self._query_rows, self._context_rows)
         *context, query = rows
         drawn = self._rng(epoch, index, _QUESTIONS).integers(len(self.prompts), size=len(rows))
         questions = [self.prompts[i] for i in drawn]
@@ -157,16 +158,17 @@ class InContextDataset:
     def narrations(self, index: int) -> list[str]:
         """
         What is said in a sample of this epoch: the narrations of its context, in order, and last the query's, as they
-        stand in `text` and `text_target`. No clip is loaded, but rows are read with all they have.
+        stand in `text` and `text_target`. No clip is loaded.
 
         Raises:
             IndexError: if there is no such sample.
         """
-        return self._narrations(self._rows(index, self.epoch), self.epoch, index)
+        rows = self._rows(index, self.epoch, self._silent_query_rows, self._silent_context_rows)
+        return self._narrations(rows, self.epoch, index)
 
-    def _rows(self, index: int, epoch: int) -> list[dict]:
-        query = self._query_rows[self.sampler.query(index)]
-        return [*(self._context_rows[row] for row in self.sampler.sample(index, epoch)), query]
+    def _rows(self, index: int, epoch: int, query_rows: Sequence[dict], context_rows: Sequence[dict]) -> list[dict]:
+        query = query_rows[self.sampler.query(index)]
+        return [*(context_rows[row] for row in self.sampler.sample(index, epoch)), query]
 
     def _narrations(self, rows: list[dict], epoch: int, index: int) -> list[str]:
         narrations = [self.clean(row["narration_text"]) for row in rows]

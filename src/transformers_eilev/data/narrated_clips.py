@@ -1,13 +1,16 @@
 """Clips with narrations to train on or to evaluate on, whichever way they are stored, checked before they are used."""
 
-import csv
+import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..video_reading import sample_indices
+from .action_files import read_csv
 from .clip_folders import CSV_NAME, read_frame_folders
 from .clip_store import load_clip_store
 from .narrations import clean_narration_text
@@ -109,6 +112,24 @@ class FrameLoader:
         return images
 
 
+def hash_frames(row: Mapping[str, Any]) -> bytes:
+    """
+    A hash of a row's frames as they are stored, without decoding them.
+
+    Args:
+        row (`Mapping`): of `load_narrated_clips`.
+
+    Returns:
+        `bytes`: 16 of them.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for frame in row["frames"]:
+        content = frame["bytes"] if frame["bytes"] is not None else Path(frame["path"]).read_bytes()
+        digest.update(len(content).to_bytes(8))
+        digest.update(content)
+    return digest.digest()
+
+
 # ------------------------------------------------------------------------------------------------------------ details
 
 
@@ -136,11 +157,10 @@ def _read_folders(path, annotation_file, complain: Callable):
 
 def _annotate(clips, annotation_file, path, complain: Callable):
     """The clips that a CSV names, in its order and with its columns."""
-    with open(annotation_file, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "frame_path" not in (reader.fieldnames or ()):
-            raise ValueError(f"{annotation_file} has no column frame_path, its first line is {reader.fieldnames}")
-        rows = list(reader)
+    rows = read_csv(Path(annotation_file))
+    twice = [name for name, count in Counter(row["frame_path"] for row in rows).items() if count > 1]
+    if twice:
+        raise ValueError(f"{annotation_file} names {len(twice)} clips more than once, {twice[0]!r} first")
     places = {name: place for place, name in enumerate(clips["frame_path"][:])}
     missing = [row["frame_path"] for row in rows if row["frame_path"] not in places]
     if missing:
@@ -178,4 +198,4 @@ def _message(problem: str, examples: Sequence[str]) -> str:
     return "\n".join([problem + ":", *shown, *more])
 
 
-__all__ = ["FrameLoader", "load_narrated_clips"]
+__all__ = ["FrameLoader", "hash_frames", "load_narrated_clips"]

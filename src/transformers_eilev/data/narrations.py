@@ -43,6 +43,12 @@ def clean_narration_text(narration_text: str) -> str:
 
     As the original, but for one thing: only a "C" that stands by itself is the camera wearer. The original makes "The
     camera weareramera falls." of "#C Camera falls", here it is "Camera falls."
+
+    Args:
+        narration_text (`str`): as annotated. A sentence that is clean already stays as it is.
+
+    Returns:
+        `str`: the sentence; "" if the text has no more than space, "<|eos|>" and "#unsure".
     """
     text = _END_OF_TEXT.sub("", narration_text.strip()).strip()
     text = _UNSURE_AT_END.sub("", text).strip()

@@ -13,6 +13,9 @@ def parse_narration(narration: str) -> tuple[str, str] | None:
     The verb and the noun of "The camera wearer VERB the NOUN.": the words between the subject and the first "the", and
     all behind it. The full stop may be missing; nothing else may, and nothing may follow in another line.
 
+    Args:
+        narration (`str`): a sentence, without space around it.
+
     Returns:
         `tuple[str, str]`, such as ("picks up", "left glove"), or `None` for any other sentence.
     """
@@ -21,7 +24,13 @@ def parse_narration(narration: str) -> tuple[str, str] | None:
 
 
 def build_narration(verb: str, noun: str) -> str:
-    """What `parse_narration` takes apart."""
+    """
+    What `parse_narration` takes apart: "The camera wearer VERB the NOUN."
+
+    Args:
+        verb (`str`): in the third person, such as "picks up".
+        noun (`str`): without article, such as "left glove".
+    """
     return f"{SUBJECT} {verb} the {noun}."
 
 

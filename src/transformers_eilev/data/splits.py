@@ -72,7 +72,14 @@ def _check_share(value: float, name: str):
 
 
 def count_by_video(actions: Iterable[NarratedAction | Mapping[str, Any]]) -> dict[str, int]:
-    """How many actions each video has, in the order in which the videos come."""
+    """How many actions each video has, in the order in which the videos come.
+
+    Args:
+        actions (`Iterable`): actions or their rows; only `video_uid` is read.
+
+    Returns:
+        `dict[str, int]`: of each video its number of actions, as [`split_by_video`] takes it.
+    """
     return dict(Counter(_value(action, "video_uid") for action in actions))
 
 
@@ -215,7 +222,17 @@ def _num_common(counts: Sequence[int], num_common_pairs: int | None, common_shar
 def write_split_files(splits: Mapping[str, Mapping[str, int]], folder: str | os.PathLike) -> list[Path]:
     """Writes what `split_by_video` returned as the original does: `fho_main_train.json`, `_val` and `_test`.
 
-    Each file appears whole or not at all. Returns their paths.
+    Each file appears whole or not at all; one of the same name is replaced.
+
+    Args:
+        splits (`Mapping[str, Mapping[str, int]]`): for each split's name, its videos and their numbers of actions.
+        folder (`str` or `os.PathLike`): for the files; it is made if it is not there.
+
+    Returns:
+        `list[Path]`: the files, in the order of `splits`.
+
+    Raises:
+        InvalidActionError: the name of a split that is not safe in the name of a file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,10 +248,14 @@ def write_split_files(splits: Mapping[str, Mapping[str, int]], folder: str | os.
 def read_split_file(path: str | os.PathLike) -> tuple[str, dict[str, int]]:
     """Reads one of the original's split files, such as `fho_main_train.json`.
 
+    Args:
+        path (`str` or `os.PathLike`): of the file.
+
     Returns:
         `tuple[str, dict[str, int]]`: the split's name, and its videos with their number of narrated actions.
 
     Raises:
+        FileNotFoundError: if there is none.
         ValueError: not such a file; it names the file, the field and the value.
     """
     try:

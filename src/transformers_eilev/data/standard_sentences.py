@@ -71,6 +71,10 @@ def action_to_sentence(structured_verb: str | None, structured_noun: str | None)
     "cup_(cup,_mug,_tumbler)" make "The camera wearer takes the cup.", EPIC-KITCHENS' "put-down" and "board:chopping"
     make "The camera wearer puts down the chopping board."
 
+    Args:
+        structured_verb (`str`, *optional*): the verb's label.
+        structured_noun (`str`, *optional*): the noun's label.
+
     Returns:
         `str`, *optional*: without an object ("The camera wearer walks.") where the noun's label says nothing, and
         `None` where the verb's says nothing ("", "[other]" or `None`): there is no action to tell then.

@@ -42,6 +42,7 @@ _MODULE_OF = {
     "evaluate_generation": "generation",
     "find_condition": "conditions",
     "find_mismatches": "records",
+    "join_processes": "processes",
     "library_versions": "results",
     "load_metrics": "loading",
     "load_narrator": "loading",

@@ -9,7 +9,12 @@ from .queries import KINDS, SHOTS
 
 @dataclass
 class NarratorArguments:
-    """Which model is asked, and how it answers."""
+    """
+    Which model is asked, and how it answers.
+
+    Raises:
+        ValueError: for `chat` with `noun_model_name_or_path`, or `processor_kwargs` that are no JSON object.
+    """
 
     model_name_or_path: str = field(
         metadata={
@@ -67,6 +72,11 @@ class NarratorArguments:
     def __post_init__(self):
         if self.chat and self.noun_model_name_or_path is not None:
             raise ValueError("`chat` and `noun_model_name_or_path` exclude each other")
+        if self.clip_sec <= 0:
+            raise ValueError(f"`clip_sec` must be positive, but is {self.clip_sec}")
+        for name in ("chat_instruction", "processor_kwargs", "num_frames") if not self.chat else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"`{name}` is for chat models: set `chat`, or leave it out")
         if self.processor_kwargs is not None:
             try:
                 settings = json.loads(self.processor_kwargs)
@@ -78,7 +88,12 @@ class NarratorArguments:
 
 @dataclass
 class QueryArguments:
-    """What is asked: clips, and the narrated ones before them."""
+    """
+    What is asked: clips, and the narrated ones before them.
+
+    Raises:
+        ValueError: for a `verb_noun_ratio` that is not from 0 to 1, or a negative `seed`.
+    """
 
     clips: str = field(
         metadata={
@@ -134,7 +149,12 @@ class QueryArguments:
 
 @dataclass
 class RunArguments:
-    """Where results go, and under which conditions they come about."""
+    """
+    Where results go, and under which conditions they come about.
+
+    Raises:
+        ValueError: for a `batch_size` less than 1.
+    """
 
     output_dir: str = field(metadata={"help": "For predictions and results, in a folder for each run."})
     conditions: list[str] = field(

@@ -68,7 +68,19 @@ def bootstrap_statistic(
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray, *, seed: int, level: float = 0.95, num_resamples: int = 1000
 ) -> tuple[float, float]:
-    """The interval of a mean; see [`bootstrap_statistic`]."""
+    """
+    The interval of a mean.
+
+    Args:
+        values (`Sequence[float]` or `np.ndarray` of shape `(num_rows,)`): a number for each row.
+        seed (`int`), level (`float`), num_resamples (`int`): as of [`bootstrap_statistic`].
+
+    Returns:
+        `tuple[float, float]`: between which numbers the means of the middle `level` of the resamples lie.
+
+    Raises:
+        ValueError: if there is no value, or for numbers out of range.
+    """
     values = np.asarray(values, float)
     return bootstrap_statistic(
         lambda rows: values[rows].mean(), len(values), seed=seed, level=level, num_resamples=num_resamples

@@ -13,12 +13,11 @@ from ..data.narrated_clips import FrameLoader
 from ..data.narrations import PROMPTS, VIDEO_BLIP_PROMPT
 from ..processing_video_blip_2 import VIDEO_TOKEN
 from ..weight_hashes import PartsHash
+from .narrators import without_origin
 
 
 # By how the frames of a clip are shown: what a processor must have for it.
 _NEEDED = {"images": "image_processor", "video": "video_processor"}
-# Of a config, what says where it comes from, and nothing of what the model computes.
-_ORIGIN = ("_name_or_path", "transformers_version")
 
 
 class Turn(NamedTuple):
@@ -184,12 +183,10 @@ class ChatNarrator:
     def fingerprint(self) -> str:
         """As [`Narrator`]."""
         model, processor = self.model, self.processor
-        config = {name: value for name, value in model.config.to_dict().items() if name not in _ORIGIN}
-        generation = {name: value for name, value in model.generation_config.to_dict().items() if name not in _ORIGIN}
         settings = [
             self._weights({"model": model}),
-            config,
-            {**generation, **self.generate_kwargs},
+            without_origin(model.config),
+            {**without_origin(model.generation_config), **self.generate_kwargs},
             [processor.to_dict(), processor.chat_template, _describe(processor.tokenizer)],
             [self.frames_as, self.load_clip.num_frames, self.clip_sec, self.instruction, self.prompts],
         ]

@@ -74,7 +74,8 @@ def evaluate_classification(
     records = []
     for folder, of_run, predictions in runs:
         num_classes = {kind: len(own.labels) for kind, own in candidates.items()}
-        record = _score(predictions, candidates, {**of_run, "num_classes": num_classes}, num_resamples)
+        of_run = {**of_run, "num_classes": num_classes}
+        record = _score(predictions, candidates, of_run, num_resamples, settings.arguments)
         write_record(folder, record)
         records.append(record)
     return records
@@ -144,29 +145,38 @@ def _score(
     candidates: Mapping[str, Candidates],
     settings: Mapping[str, Any],
     num_resamples: int,
+    arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
-    metrics, counts = {}, {}
+    metrics, unavailable, counts = {}, {}, {"arguments": arguments}
+    top_k = (1, NUM_BEST) if settings["model"] != "none" else (1,)
     for kind, own in candidates.items():
         labelled = [line for line in predictions if line[f"structured_{kind}"] in own.labels]
         counts[f"num_unlabelled_{kind}s"] = len(predictions) - len(labelled)
+        if not labelled:
+            names = ("macro_f1", *(f"top_{k}" for k in top_k))
+            unavailable |= dict.fromkeys(
+                (f"{kind}_{name}" for name in names), f"no query has a {kind} of the taxonomy"
+            )
+            continue
         scores = score_ranks(
             [line[kind] for line in labelled],
             [line[f"structured_{kind}"] for line in labelled],
             [line[f"{kind}_rank"] for line in labelled],
-            top_k=(1, 5) if settings["model"] != "none" else (1,),
+            top_k=top_k,
             seed=settings["seed"],
             num_resamples=num_resamples,
         )
         metrics |= {f"{kind}_{name}": value for name, value in scores.items()}
-    return make_record(predictions, settings, metrics, {}, **counts)
+    return make_record(predictions, settings, metrics, unavailable, **counts)
 
 
 def _check_labels(queries: EvaluationQueries, candidates: Mapping[str, Candidates]) -> None:
+    asked = sorted({row for num_shots in queries.shots for row in queries.queries(num_shots)})
     for kind, own in candidates.items():
-        labels = [row[f"structured_{kind}"] for row in queries.rows]
+        labels = [queries.rows[row][f"structured_{kind}"] for row in asked]
         if not {*labels} & {*own.labels}:
             raise ValueError(
-                f"No clip has a {kind} of the taxonomy: {labels[0]!r} is none of its {len(own.labels)} classes, such "
+                f"No query has a {kind} of the taxonomy: {labels[0]!r} is none of its {len(own.labels)} classes, such "
                 f"as {own.labels[0]!r}. Give the taxonomy of this data set"
             )
 

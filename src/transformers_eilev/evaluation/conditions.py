@@ -59,6 +59,9 @@ def find_condition(name: str) -> Condition:
     The condition of a name: of `CONDITIONS`, or "top_100" (any number), whose contexts are of the 100 most frequent
     pairs of verb and noun alone.
 
+    Args:
+        name (`str`): such as "in_context".
+
     Raises:
         ValueError: for another name.
     """

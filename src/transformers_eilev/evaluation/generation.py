@@ -45,7 +45,7 @@ def evaluate_generation(
         find=find_condition,
         predictor=lambda samples, expected, condition: _predictor(narrator, queries, samples, condition),
     )
-    return [_score(folder, of_run, predictions, metrics) for folder, of_run, predictions in runs]
+    return [_score(folder, of_run, predictions, metrics, settings.arguments) for folder, of_run, predictions in runs]
 
 
 def _predictor(narrator: Narrator, queries: EvaluationQueries, samples, condition: Condition) -> Predict:
@@ -60,7 +60,11 @@ def _predictor(narrator: Narrator, queries: EvaluationQueries, samples, conditio
 
 
 def _score(
-    folder: Path, of_run: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], metrics: NarrationMetrics
+    folder: Path,
+    of_run: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    metrics: NarrationMetrics,
+    arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record of a run: the one that is there, if it has the same metrics, and lacks none."""
     there = read_record(folder)
@@ -74,7 +78,7 @@ def _score(
             UserWarning,
             stacklevel=2,
         )
-    counts = {"num_empty": scores.num_empty}
+    counts = {"num_empty": scores.num_empty, "arguments": arguments}
     if scores.num_unparsable is not None:
         counts["num_unparsable"] = scores.num_unparsable
     settings = {**of_run, "metrics": metrics.settings}

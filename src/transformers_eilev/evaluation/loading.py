@@ -1,14 +1,14 @@
 """What an evaluation's arguments name, loaded."""
 
-import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from ..checkpoint_types import check_architecture
+from ..data.action_files import read_csv
 from ..data.narrated_clips import load_narrated_clips
 from ..data.narrations import PROMPTS
 from ..embedded_checkpoints import find_checkpoint
@@ -19,6 +19,7 @@ from ..processing_video_blip_2 import VideoBlip2Processor
 from .arguments import MetricArguments, NarratorArguments, QueryArguments, RunArguments
 from .narration_metrics import NarrationMetrics
 from .narrators import Narrator, VideoBlipNarrator
+from .processes import join_processes
 from .queries import EvaluationQueries
 from .runs import RunSettings
 
@@ -37,13 +38,15 @@ def load_narrator(arguments: NarratorArguments, *, prompt: str | None = None) ->
     """
     names = ("num_beams", "max_new_tokens", "length_penalty", "do_sample")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    # Of an adapter, its own: its base has another.
+    shown = arguments.model_name or Path(arguments.model_name_or_path).name
     name = find_checkpoint(arguments.model_name_or_path)
     revision = {} if arguments.model_revision is None else {"revision": arguments.model_revision}
     if arguments.noun_model_name_or_path is not None:
         from .video_mae import VideoMaeNarrator
 
-        device = arguments.device or PartialState().device
-        settings = {"dtype": arguments.dtype, "device": device, "name": arguments.model_name}
+        device = arguments.device or join_processes().device
+        settings = {"dtype": arguments.dtype, "device": device, "name": shown}
         return VideoMaeNarrator.from_pretrained(name, arguments.noun_model_name_or_path, **settings)
     if arguments.chat:
         from .chat_narrator import ChatNarrator
@@ -52,7 +55,7 @@ def load_narrator(arguments: NarratorArguments, *, prompt: str | None = None) ->
         return ChatNarrator(
             _load_model(AutoModelForImageTextToText, name, arguments, revision),
             AutoProcessor.from_pretrained(name, **settings, **revision),
-            name=arguments.model_name,
+            name=shown,
             frames_as=arguments.chat_frames_as,
             num_frames=arguments.num_frames,
             clip_sec=arguments.clip_sec,
@@ -66,14 +69,17 @@ def load_narrator(arguments: NarratorArguments, *, prompt: str | None = None) ->
     model = _load_model(VideoBlip2ForConditionalGeneration, name, arguments, revision)
     model.config.video_token_id = processor.video_token_id
     if notice := notice_of(model.config):
-        PartialState().print(notice)
+        join_processes().print(notice)
     store = None if arguments.features_dir is None else ClipFeatureStore(arguments.features_dir)
-    return VideoBlipNarrator(model, processor, name=arguments.model_name, store=store, **given)
+    return VideoBlipNarrator(model, processor, name=shown, store=store, **given)
 
 
 def load_queries(arguments: QueryArguments) -> EvaluationQueries:
     """
     The clips to ask about, and the contexts before them.
+
+    Args:
+        arguments ([`QueryArguments`]): which.
 
     Raises:
         ValueError, FileNotFoundError: as `load_narrated_clips` and [`EvaluationQueries`].
@@ -108,11 +114,16 @@ def load_queries(arguments: QueryArguments) -> EvaluationQueries:
     )
 
 
-def load_run_settings(arguments: RunArguments, queries: QueryArguments) -> RunSettings:
+def load_run_settings(arguments: RunArguments, queries: QueryArguments, *others) -> RunSettings:
     """
     How predictions are made.
 
+    Args:
+        arguments ([`RunArguments`]): where results go, and under which conditions they come about.
+        queries ([`QueryArguments`]): name the data set: by `dataset_name`, or else folder and split of `clips`.
+
     Raises:
+        FileNotFoundError: if there is no such file of sentences.
         ValueError: if the file of sentences has another form.
     """
     sentences = None if arguments.sentences_file is None else _read_sentences(Path(arguments.sentences_file))
@@ -124,11 +135,21 @@ def load_run_settings(arguments: RunArguments, queries: QueryArguments) -> RunSe
         sentences=sentences,
         batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
+        arguments={name: value for part in (queries, arguments, *others) for name, value in asdict(part).items()},
     )
 
 
 def load_metrics(arguments: MetricArguments, *, seed: int) -> NarrationMetrics:
-    """What narrations are measured by; models are loaded when they are first needed."""
+    """
+    What narrations are measured by; models are loaded when they are first needed.
+
+    Args:
+        arguments ([`MetricArguments`]): which metrics, by which models.
+        seed (`int`): of the intervals.
+
+    Raises:
+        ValueError: as [`NarrationMetrics`].
+    """
     return NarrationMetrics(
         arguments.metrics,
         bi_encoder=arguments.bi_encoder,
@@ -140,7 +161,7 @@ def load_metrics(arguments: MetricArguments, *, seed: int) -> NarrationMetrics:
 
 
 def _load_model(model_class, name: str, arguments: NarratorArguments, revision: dict[str, str]):
-    device = arguments.device or PartialState().device
+    device = arguments.device or join_processes().device
     settings = {**revision, "dtype": "auto" if arguments.dtype == "auto" else getattr(torch, arguments.dtype)}
     if arguments.attn_implementation is not None:
         settings["attn_implementation"] = arguments.attn_implementation
@@ -151,13 +172,7 @@ def _load_model(model_class, name: str, arguments: NarratorArguments, revision: 
 
 
 def _read_sentences(path: Path) -> dict[str, str]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"frame_path", "narration_text"} <= {*(reader.fieldnames or ())}:
-            raise ValueError(
-                f"{path} must have the columns frame_path and narration_text, but has {reader.fieldnames}"
-            )
-        return {row["frame_path"]: row["narration_text"] for row in reader}
+    return {row["frame_path"]: row["narration_text"] for row in read_csv(path, ("frame_path", "narration_text"))}
 
 
 __all__ = ["load_metrics", "load_narrator", "load_queries", "load_run_settings"]

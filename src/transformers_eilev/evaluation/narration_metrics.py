@@ -219,7 +219,13 @@ def score_narrations(
     predictions: Sequence[str], references: Sequence[str], *, metrics: Sequence[str] = DEFAULT_METRICS, **options
 ) -> NarrationScores:
     """
-    Scores narrations once; see [`NarrationMetrics`] for the `options`, and for scoring more than once.
+    Scores narrations once; see [`NarrationMetrics`] for scoring more than once.
+
+    Args:
+        predictions (`Sequence[str]`): some may be empty: they count as 0.
+        references (`Sequence[str]`): one for each.
+        metrics (`Sequence[str]`, *optional*, defaults to `DEFAULT_METRICS`): by name.
+        options: other options of [`NarrationMetrics`].
 
     Raises:
         ValueError: as [`NarrationMetrics`] and its call.

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 
 import torch
 
-from ..data.narrated_clips import FrameLoader
+from ..data.narrated_clips import FrameLoader, hash_frames
 from ..in_context.clip_features import ClipEncoder
 from ..in_context.feature_store import ClipFeatureStore
 from ..read_prompts import ReadPrompts, as_inputs, check_length
 from ..weight_hashes import PartsHash
+
+
+_ORIGIN = ("_name_or_path", "transformers_version")
 
 
 class Narrator(Protocol):
@@ -34,6 +37,11 @@ class Narrator(Protocol):
 
     def fingerprint(self) -> str:
         """A hash of the weights and of all settings that decide what is said."""
+
+
+def without_origin(config) -> dict[str, Any]:
+    """What a config says of what is computed, and nothing of where it is from: the same whoever saved it."""
+    return {name: value for name, value in config.to_dict().items() if name not in _ORIGIN}
 
 
 class VideoBlipNarrator:
@@ -108,8 +116,10 @@ class VideoBlipNarrator:
         settings = [
             self._weights({"language_model": model.language_model}),
             self._encoder.fingerprint,
-            model.config.text_config.to_dict(),
-            {**model.generation_config.to_dict(), **self.generate_kwargs},
+            without_origin(model.config.text_config),
+            # Other attention, other roundings.
+            [part._attn_implementation for part in (model.config.text_config, model.config.vision_config)],
+            {**without_origin(model.generation_config), **self.generate_kwargs},
             [processor.tokenizer.backend_tokenizer.to_str(), processor.prompt_layout, processor.num_query_tokens],
             processor.video_processor.num_frames,
         ]
@@ -120,7 +130,7 @@ class VideoBlipNarrator:
 
     def _encode(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
         """(num_videos, num_query_tokens, hidden_size), on the model's device and of its type; None of no clip."""
-        keys = [_key_of(row) for row in rows]
+        keys = [hash_frames(row) for row in rows]
         features = {key: self._memory[key] for key in keys if key in self._memory}
         missing = {key: row for key, row in zip(keys, rows) if key not in features}
         encoded = self._encoder.encode([self._load_frames(row) for row in missing.values()]) if missing else []
@@ -135,14 +145,4 @@ class VideoBlipNarrator:
         return torch.stack([features[key] for key in keys]).to(self.model.device, self.model.dtype)
 
 
-def _key_of(row: Mapping[str, Any]) -> bytes:
-    """Of what a row's frames are: the bytes of their files."""
-    digest = hashlib.blake2b(digest_size=16)
-    for frame in row["frames"]:
-        content = frame["bytes"] if frame["bytes"] is not None else Path(frame["path"]).read_bytes()
-        digest.update(len(content).to_bytes(8))
-        digest.update(content)
-    return digest.digest()
-
-
-__all__ = ["Narrator", "VideoBlipNarrator"]
+__all__ = ["Narrator", "VideoBlipNarrator", "without_origin"]

@@ -197,7 +197,18 @@ def save_figure(figure: "Figure", stem: str | os.PathLike, *, description: str) 
 
 
 def describe_cells(cells: Sequence[Cell]) -> str:
-    """What a picture of cells shows, in words and numbers."""
+    """
+    What a picture of cells shows, in words and numbers: the means that there are, by model, condition and shots.
+
+    Args:
+        cells (`Sequence[Cell]`): of one task, data set and metric, as of [`summarize`].
+
+    Returns:
+        `str`: for `description` of [`save_figure`].
+
+    Raises:
+        ValueError: if cells are of several tasks, data sets or metrics, or none has a number.
+    """
     cells = _plotted(cells)
     task, dataset, metric = subject_of(cells)
     lines: dict[tuple[str, str], list[str]] = {}

@@ -58,18 +58,27 @@ class PredictionJournal:
         self.batch_size = batch_size
         self.overwrite = overwrite
 
-    def prepare(self) -> None:
-        """Settles, in one process and before the others begin, whether what is there is gone on with."""
+    def prepare(self) -> list[range]:
+        """
+        Settles, in one process and before the others begin, whether what is there is gone on with.
+
+        Returns:
+            `list[range]`: the batches that are missing, by the places of their samples: all of them are to be
+            completed, each by one process.
+
+        Raises:
+            ValueError: if what is there is of other settings, or is no prediction.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS_NAME
         if path.exists():
-            there = _read_settings(path)
-            differences = [name for name in {**there, **self.settings} if there.get(name) != self.settings.get(name)]
+            there, now_settings = _flat(_read_settings(path)), _flat(self.settings)
+            differences = [name for name in {**there, **now_settings} if there.get(name) != now_settings.get(name)]
             if not differences:
-                return
+                return self._missing_batches()
             if not self.overwrite:
                 name = differences[0]
-                was, now = (str(values.get(name))[:80] for values in (there, self.settings))
+                was, now = (str(values.get(name))[:80] for values in (there, now_settings))
                 raise ValueError(
                     f"{self.folder} has predictions of other settings: {', '.join(differences)} ({name} was {was}, is "
                     f"{now}). Give another folder, or overwrite them"
@@ -79,34 +88,32 @@ class PredictionJournal:
         for leftover in [*self._parts(), self.folder / PREDICTIONS_NAME, self.folder / "results.json"]:
             leftover.unlink(missing_ok=True)
         write_json(path, self.settings)
+        return self._missing_batches()
 
     def complete(
         self,
+        batches: Sequence[range],
         predict: Callable[[Sequence[int]], list[Mapping[str, Any]]],
         *,
         rank: int = 0,
-        num_processes: int = 1,
         progress: Callable[[int], Any] = lambda number: None,
     ) -> None:
         """
-        Makes this process's share of those predictions that are missing.
+        Makes a process's share of the predictions.
 
         Args:
+            batches (`Sequence[range]`): of those that `prepare` returned.
             predict (`Callable`): gives what is added to each of the samples of a batch, by their places.
-            rank, num_processes (`int`): of the process, and how many there are.
+            rank (`int`, defaults to 0): of the process, which has a file of its own.
             progress (`Callable[[int], Any]`, *optional*): told how many more there are, after each batch.
+
+        Raises:
+            ValueError: if `predict` gives more or fewer than asked for.
         """
-        if (self.folder / PREDICTIONS_NAME).exists():
-            return
-        made = self._read_parts()
-        starts = range(0, len(self.expected), self.batch_size)
-        batches = [range(start, min(start + self.batch_size, len(self.expected))) for start in starts]
-        # Whatever is done already: what others do meanwhile changes nobody's share.
-        mine = [batch for batch in batches[rank::num_processes] if not all(index in made for index in batch)]
         path = self.folder / f"predictions.part-{rank}.jsonl"
         with open(path, "ab") as file:
             file.truncate(_whole_lines(path))
-            for batch in mine:
+            for batch in batches:
                 said = predict(batch)
                 if len(said) != len(batch):
                     raise ValueError(f"{len(batch)} predictions are wanted, but {len(said)} were made")
@@ -146,11 +153,15 @@ class PredictionJournal:
             part.unlink()
         return predictions
 
-    def count_missing(self) -> int:
-        """How many predictions are not made yet."""
+    def _batches(self) -> list[range]:
+        starts = range(0, len(self.expected), self.batch_size)
+        return [range(start, min(start + self.batch_size, len(self.expected))) for start in starts]
+
+    def _missing_batches(self) -> list[range]:
         if (self.folder / PREDICTIONS_NAME).exists():
-            return 0
-        return len(self.expected) - len(self._read_parts())
+            return []
+        made = self._read_parts()
+        return [batch for batch in self._batches() if batch[0] not in made]
 
     def _parts(self) -> list[Path]:
         return sorted(path for path in self.folder.iterdir() if _PART.fullmatch(path.name))
@@ -165,8 +176,7 @@ class PredictionJournal:
                     raise ValueError(f"{path}: a prediction's index is {index!r}, of {len(self.expected)} samples")
                 self._check([prediction], path)
                 made.setdefault(index, prediction)
-        for start in range(0, len(self.expected), self.batch_size):
-            batch = range(start, min(start + self.batch_size, len(self.expected)))
+        for batch in self._batches():
             if not all(index in made for index in batch):
                 for index in batch:
                     made.pop(index, None)
@@ -187,12 +197,26 @@ def read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
     """
     The predictions of a file, or of the folder of a run.
 
+    Args:
+        path (`str` or `os.PathLike`): of a file with a JSON object a line, or of a folder with `predictions.jsonl`.
+
+    Returns:
+        `list[dict]`: a prediction for each line, in their order.
+
     Raises:
         ValueError: if a line is no JSON object, with file and line.
         FileNotFoundError: if there is none.
     """
     path = Path(path)
     return list(_read_lines(path / PREDICTIONS_NAME if path.is_dir() else path))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """With one level of names, such as "fingerprints.model"."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _whole_lines(path: Path) -> int:

@@ -1,8 +1,8 @@
 """
 Which clips are asked about, and which narrated ones stand before each: the same for every model.
 
-For each number of shots and each condition the same clips are asked about, with the same questions, so that numbers
-compare. All draws come from the seed.
+For each number of shots and each condition the same clips are asked about, so that numbers compare. No clip stands in
+its own context, also where contexts are of another set that has it too. All draws come from the seed.
 """
 
 import os
@@ -15,11 +15,14 @@ import numpy as np
 
 from ..data.context_samplers import BalancedContextSampler, InContextSampler
 from ..data.in_context import InContextDataset
-from ..data.narrations import PROMPTS
+from ..data.narrated_clips import hash_frames
+from ..data.narrations import PROMPTS, clean_narration_text
 from ..data.presampled_contexts import PresampledContexts, write_contexts
 from ..data.splits import hold_out_rare_pairs
 from ..data.standard_sentences import action_to_sentence
-from .conditions import Condition
+from ..video_reading import sample_indices
+from .conditions import CONDITIONS, Condition
+from .results import fingerprint_of
 
 
 # EILEV's paper and the original's evaluation.
@@ -29,6 +32,8 @@ KINDS = ("eilev", "balanced")
 COLUMNS = ("frame_path", "narration_text", "structured_verb", "structured_noun")
 # The last number of a seed: what the draws are for. The data set and the samplers have theirs.
 _QUERIES, _RULES = 11, 12
+# Clips of a set that tell whether it is the same.
+_LOOKED_AT = 64
 
 
 class EvaluationQueries:
@@ -51,7 +56,8 @@ class EvaluationQueries:
         seed (`int`, defaults to 0): of the queries, their contexts and questions.
 
     Raises:
-        ValueError: an argument, by name; a column that is missing; too few clips for a context.
+        ValueError: an argument, by name; a column that is missing; too few clips for a context; presampled contexts
+            that don't fit, by file and place.
 
     Warns:
         UserWarning: if fewer than `num_queries` clips have such contexts.
@@ -79,6 +85,10 @@ class EvaluationQueries:
         self.context_rows = self.rows if self._is_one_set else rows_of(context_clips, "context_clips")
         self._words = [_words_of(rows) for rows in (self.context_rows, self.rows)]
         self._samplers: dict[tuple, Any] = {}
+        self._frames_hash: str | None = None
+        self._places: dict[str, list[int]] = {}
+        for place, row in enumerate(self.context_rows):
+            self._places.setdefault(row["frame_path"], []).append(place)
         self._presampled = None if presampled is None else self._read(Path(presampled))
         if self._presampled is None:
             self._queries = self._choose(num_queries)
@@ -94,13 +104,13 @@ class EvaluationQueries:
         The rows of `context_clips` that stand before each.
 
         Raises:
-            ValueError: if there are too few clips.
+            ValueError: if there are too few clips; if a balanced context has the query itself, under other labels.
         """
         queries = self.queries(num_shots)
         draws_itself = condition.random or condition.num_common_pairs is not None
         if self._presampled is not None and not draws_itself:
             return self._presampled[num_shots]
-        contexts = [self._draw(place, row, num_shots, condition) for place, row in enumerate(queries)]
+        contexts = [self._draw_others(place, row, num_shots, condition) for place, row in enumerate(queries)]
         short = next((row for row, context in zip(queries, contexts) if len(context) < num_shots), None)
         if short is not None:
             raise ValueError(
@@ -129,12 +139,20 @@ class EvaluationQueries:
             rename (`Callable`, *optional*): as of [`~transformers_eilev.data.InContextDataset`].
             sentences (`Mapping[str, str]`, *optional*): of each `frame_path` the standardised sentence, for the
                 condition "canonical"; by default they are made of the labels by rules.
+
+        Raises:
+            ValueError: if `sentences` lacks a clip of a context; as `contexts`.
+
+        Warns:
+            UserWarning: if labels make no sentence, so that narrations stay as they are, with their number.
         """
+        contexts = self.contexts(num_shots, condition)
         if condition.canonical:
-            rename = _Canonical(sentences, rename)
+            shown = sorted({row for context in contexts.contexts for row in context})
+            rename = _Canonical(self._standardise([self.context_rows[row] for row in shown], sentences), rename)
         return InContextDataset(
             self.clips,
-            self.contexts(num_shots, condition),
+            contexts,
             context_actions=self.context_clips,
             load_clip=load_clip,
             prompts=prompts,
@@ -146,29 +164,56 @@ class EvaluationQueries:
             seed=self.seed,
         )
 
-    def expected(self, samples: InContextDataset) -> list[dict[str, Any]]:
-        """What is known of each prediction before it is made: its place, clips, labels and reference."""
+    def expected(self, samples: InContextDataset, narrations: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        """
+        What is known of each prediction before it is made: its place, clips, labels and reference.
+
+        Args:
+            samples ([`InContextDataset`]): as of `samples`.
+            narrations (`Sequence[Sequence[str]]`): of each sample, as its `narrations` gives them.
+        """
         expected = []
-        for index in range(len(samples)):
+        for index, said in enumerate(narrations):
             row = self.rows[samples.sampler.query(index)]
             context = [self.context_rows[place]["frame_path"] for place in samples.sampler.sample(index)]
             labels = {name: row[name] or "" for name in ("structured_verb", "structured_noun")}
             names = {"index": index, "query": row["frame_path"], "context": context}
-            expected.append({**names, **labels, "reference": samples.narrations(index)[-1]})
+            expected.append({**names, **labels, "reference": said[-1]})
         return expected
+
+    def fingerprint_of_frames(self) -> str | None:
+        """
+        A hash of the frames of up to 64 clips of each set, evenly over it: of clips that were extracted anew, another.
+        `None` if the sets have no frames.
+        """
+        if self._frames_hash is None and "frames" in self.clips.column_names:
+            sets = [self.clips] if self._is_one_set else [self.clips, self.context_clips]
+            looked_at = [
+                clips[row] for clips in sets for row in sample_indices(len(clips), min(len(clips), _LOOKED_AT))
+            ]
+            self._frames_hash = fingerprint_of([hash_frames(row).hex() for row in looked_at])
+        return self._frames_hash
 
     def answer_by_rule(self, samples: InContextDataset, index: int, rule: Callable):
         """What a rule of `rules`, or one of its kind, makes of a sample's context."""
         rows = [self.context_rows[row] for row in samples.sampler.sample(index)]
         return rule(samples.narrations(index)[:-1], rows, np.random.default_rng([self.seed, index, _RULES]))
 
-    def write(self, folder: str | os.PathLike, condition: Condition) -> list[Path]:
-        """Writes the contexts of each number of shots, one file for each, and returns their paths."""
+    def write(self, folder: str | os.PathLike) -> list[Path]:
+        """
+        Writes contexts of clips and narrations, one file for each number of shots, to be read as `presampled`.
+
+        Args:
+            folder (`str`): which is made.
+
+        Returns:
+            `list[Path]`: of the files.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
         names = [[row["frame_path"] for row in rows] for rows in (self.context_rows, self.rows)]
         paths = [Path(folder) / f"contexts-{num_shots}.jsonl" for num_shots in self.shots]
         for num_shots, path in zip(self.shots, paths):
-            write_contexts(path, self.contexts(num_shots, condition), *names)
+            write_contexts(path, self.contexts(num_shots, CONDITIONS["in_context"]), *names)
         return paths
 
     # ------------------------------------------------------------------------------------------------------- details
@@ -179,7 +224,42 @@ class EvaluationQueries:
         missing = [num_shots for num_shots, path in paths.items() if not path.is_file()]
         if missing:
             raise ValueError(f"{folder} has no contexts of {missing} shots, no file {paths[missing[0]].name!r}")
-        return {num_shots: PresampledContexts.from_jsonl(path, *names) for num_shots, path in paths.items()}
+        read = {num_shots: PresampledContexts.from_jsonl(path, *names) for num_shots, path in paths.items()}
+        first = paths[self.shots[0]]
+        for num_shots, contexts in read.items():
+            self._check_presampled(paths[num_shots], num_shots, contexts)
+            if contexts.queries != read[self.shots[0]].queries:
+                raise ValueError(f"{paths[num_shots]} asks about other clips than {first}")
+        return read
+
+    def _check_presampled(self, path: Path, num_shots: int, contexts: PresampledContexts) -> None:
+        if not len(contexts):
+            raise ValueError(f"{path} has no query")
+        for place, (context, row) in enumerate(zip(contexts.contexts, contexts.queries), start=1):
+            name = self.rows[row]["frame_path"]
+            if len(context) != num_shots:
+                raise ValueError(f"{path}: query {place}, {name!r}, has a context of {len(context)} clips")
+            if not {*context}.isdisjoint(self._places.get(name, ())):
+                raise ValueError(f"{path}: query {place}, {name!r}, stands in its own context")
+
+    def _standardise(self, rows: Sequence[Mapping], sentences: Mapping[str, str] | None) -> dict[str, str]:
+        if sentences is not None:
+            missing = [row["frame_path"] for row in rows if not (sentences.get(row["frame_path"]) or "").strip()]
+            if missing:
+                raise ValueError(
+                    f"`sentences` lacks {len(missing)} of the {len(rows)} clips of the contexts, {missing[0]!r} first"
+                )
+            return {row["frame_path"]: clean_narration_text(sentences[row["frame_path"]]) for row in rows}
+        made = {row["frame_path"]: action_to_sentence(row["structured_verb"], row["structured_noun"]) for row in rows}
+        without = [name for name, sentence in made.items() if sentence is None]
+        if without:
+            warnings.warn(
+                f"The labels of {len(without)} of {len(rows)} clips of the contexts make no sentence ({without[0]!r} "
+                "first): their narrations are not standardised",
+                UserWarning,
+                stacklevel=3,
+            )
+        return {name: sentence for name, sentence in made.items() if sentence is not None}
 
     def _choose(self, number: int | None) -> list[int]:
         places = [self._balanced(k)[1] for k in self.shots if k >= 2] if self.kind == "balanced" else []
@@ -193,6 +273,20 @@ class EvaluationQueries:
             )
         order = np.random.default_rng([self.seed, _QUERIES]).permutation(rows)
         return sorted(order[:number].tolist())
+
+    def _draw_others(self, place: int, row: int, num_shots: int, condition: Condition) -> list[int]:
+        """A context without the query's own clip, which another set, or another row, may have."""
+        own = {*self._places.get(self.rows[row]["frame_path"], ())}
+        context = self._draw(place, row, num_shots, condition)
+        if own.isdisjoint(context):
+            return context
+        if self.kind == "balanced" and not (condition.random or condition.num_common_pairs):
+            name = self.rows[row]["frame_path"]
+            raise ValueError(
+                f"A balanced context of {name!r} has this clip itself, with other labels: both need the same"
+            )
+        more = self._draw(place, row, num_shots + len(own), condition)
+        return [drawn for drawn in more if drawn not in own][:num_shots]
 
     def _draw(self, place: int, row: int, num_shots: int, condition: Condition) -> list[int]:
         if num_shots == 0:
@@ -251,20 +345,15 @@ class EvaluationQueries:
 
 
 class _Canonical:
-    """Standardises the narrations of a context. One whose labels make no sentence stays as it is."""
+    """Standardises the narrations of a context, by their clips. One without a sentence stays as it is."""
 
-    def __init__(self, sentences: Mapping[str, str] | None, rename: Callable | None):
+    def __init__(self, sentences: Mapping[str, str], rename: Callable | None):
         self.sentences, self.rename = sentences, rename
 
     def __call__(self, narrations: list[str], rows: list[dict], rng: np.random.Generator) -> list[str]:
-        said = [self._standard(row) or own for own, row in zip(narrations[:-1], rows)]
+        said = [self.sentences.get(row["frame_path"], own) for own, row in zip(narrations[:-1], rows)]
         said.append(narrations[-1])
         return said if self.rename is None else self.rename(said, rows, rng)
-
-    def _standard(self, row: Mapping[str, Any]) -> str | None:
-        if self.sentences is not None:
-            return self.sentences.get(row["frame_path"])
-        return action_to_sentence(row["structured_verb"], row["structured_noun"])
 
 
 def rows_of(clips, name: str) -> list[dict[str, Any]]:

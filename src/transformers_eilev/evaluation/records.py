@@ -100,14 +100,24 @@ def read_records(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
         label = tuple(record[name] for name in LABELS)
         if label not in found:
             found[label] = file, record
-        elif record["model"] != NO_MODEL or _said(record) != _said(found[label][1]):
+        elif record["model"] == NO_MODEL and _agree(record, found[label][1]):
+            found[label] = found[label][0], _join(found[label][1], record)
+        else:
             run = ", ".join(f"{name} {value!r}" for name, value in zip(LABELS, label))
             raise ValueError(f"{found[label][0]} and {file} are two records of one run: {run}")
     return [record for _, record in found.values()]
 
 
 def metrics_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The metrics that some record has, or says to lack, in the order of `METRIC_NAMES`, then others."""
+    """
+    The metrics that some record has, or says to lack.
+
+    Args:
+        records (`Iterable[Mapping]`): as of [`read_records`].
+
+    Returns:
+        `list[str]`: their names, in the order of `METRIC_NAMES`, then others as they come.
+    """
     names = dict.fromkeys(name for record in records for part in ("metrics", "unavailable") for name in record[part])
     known = list(METRIC_NAMES)
     return sorted(names, key=lambda name: known.index(name) if name in METRIC_NAMES else len(known))
@@ -159,8 +169,9 @@ def subject_of(cells: Sequence[Cell]) -> tuple[str, str, str]:
 
 def find_mismatches(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """
-    What makes numbers hard to compare: models that were asked different queries or contexts under one label, and
-    metrics that were computed in different ways.
+    What makes numbers hard to compare: models that were asked different queries, contexts or questions under one
+    label; runs of one name that are of other models or numbers of queries, and are taken for seeds; and metrics that
+    were computed in different ways.
 
     Args:
         records (`Sequence[Mapping]`): as of [`read_records`].
@@ -170,12 +181,19 @@ def find_mismatches(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     lines = []
     asked: dict[tuple, dict[str, list[str]]] = {}
+    runs: dict[tuple, set[tuple]] = {}
     ways: dict[tuple, dict[str, list[str]]] = {}
     for record in records:
-        queries = record.get("fingerprints", {}).get("queries")
-        if queries is not None and record["model"] != NO_MODEL:
+        fingerprints = record.get("fingerprints", {})
+        if "queries" in fingerprints and record["model"] != NO_MODEL:
             label = tuple(record[name] for name in ("task", "dataset", "condition", "shots", "seed"))
-            asked.setdefault(label, {}).setdefault(queries, []).append(record["model"])
+            prompts = json.dumps([fingerprints["queries"], fingerprints.get("prompts")])
+            asked.setdefault(label, {}).setdefault(prompts, []).append(record["model"])
+            # Several trainings that are asked the same are other models by intention.
+            is_training = "queries_seed" in record.get("settings", {})
+            label = tuple(record[name] for name in ("task", "dataset", "model", "condition", "shots"))
+            same = (None if is_training else fingerprints.get("model"), record["num_queries"])
+            runs.setdefault(label, set()).add(same)
         for metric, way in _ways(record).items():
             by_way = ways.setdefault((record["task"], record["dataset"], metric), {})
             by_way.setdefault(json.dumps(way, sort_keys=True), []).append(record["model"])
@@ -184,6 +202,11 @@ def find_mismatches(records: Sequence[Mapping[str, Any]]) -> list[str]:
             groups = " | ".join(", ".join(group) for group in models.values())
             where = f"{task} of {dataset}, {words_of_condition(condition)}, {words_of_shots(shots)}, seed {seed}"
             lines.append(f"{where}: not all were asked the same ({groups})")
+    for (task, dataset, model, condition, shots), of_run in runs.items():
+        if len(of_run) > 1:
+            where = f"{task} of {dataset}, {model}, {words_of_condition(condition)}, {words_of_shots(shots)}"
+            what = "numbers of queries" if len({model for model, _ in of_run}) == 1 else "models of this name"
+            lines.append(f"{where}: taken for seeds of one run, but of {len(of_run)} different {what}")
     for (task, dataset, metric), by_way in ways.items():
         if len(by_way) > 1:
             groups = " | ".join(f"{', '.join(dict.fromkeys(models))}: {way}" for way, models in by_way.items())
@@ -265,8 +288,19 @@ def _is_interval(value: Any) -> bool:
     return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
 
 
-def _said(record: Mapping[str, Any]) -> Any:
-    return record.get("fingerprints", {}).get("predictions"), record["num_queries"], record["metrics"]
+def _agree(record: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records are of the same answers, and of no metric have two values."""
+    said = [(one.get("fingerprints", {}).get("predictions"), one["num_queries"]) for one in (record, other)]
+    common = record["metrics"].keys() & other["metrics"].keys()
+    return said[0] == said[1] and all(record["metrics"][name] == other["metrics"][name] for name in common)
+
+
+def _join(record: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of both."""
+    metrics = {**other["metrics"], **record["metrics"]}
+    unavailable = {**other["unavailable"], **record["unavailable"]}
+    lacking = {name: reason for name, reason in unavailable.items() if name not in metrics}
+    return {**record, "metrics": metrics, "unavailable": lacking}
 
 
 def _ways(record: Mapping[str, Any]) -> dict[str, Any]:

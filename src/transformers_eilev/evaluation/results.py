@@ -36,6 +36,8 @@ def make_record(
     settings: Mapping[str, Any],
     metrics: Mapping[str, Any],
     unavailable: Mapping[str, str],
+    *,
+    arguments: Mapping[str, Any],
     **counts: Any,
 ) -> dict[str, Any]:
     """
@@ -46,6 +48,7 @@ def make_record(
         settings (`Mapping`): what decides predictions and metrics, `LABELS` among them.
         metrics (`Mapping`): of each its `value` and its 95 % bootstrap `interval`, or `None`.
         unavailable (`Mapping[str, str]`): metrics that could not be computed, and why.
+        arguments (`Mapping`): what the user asked for: it would be asked for again to make the same.
         counts: what else is counted, such as `num_empty`.
     """
     return {
@@ -56,6 +59,7 @@ def make_record(
         "unavailable": dict(unavailable),
         "settings": {name: value for name, value in settings.items() if name not in (*LABELS, "fingerprints")},
         "fingerprints": {**settings["fingerprints"], "predictions": fingerprint_of([*map(dict, predictions)])},
+        "arguments": dict(arguments),
         "versions": library_versions(),
         "commit": commit_of_package(),
     }

@@ -1,17 +1,19 @@
 """What evaluations have in common: a run for each condition and number of shots, its predictions made by any number of
 processes and gone on with where it was stopped."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from ..data.narrations import PROMPTS
 from .conditions import Condition
 from .prediction_journal import PredictionJournal
+from .processes import join_processes
 from .queries import EvaluationQueries
 from .results import fingerprint_of
 
@@ -38,6 +40,10 @@ class RunSettings:
         batch_size (`int`): queries at a time, in each process.
         overwrite (`bool`): drop predictions of other settings that are there.
         progress (`bool`): show a bar.
+        arguments (`Mapping`): what the user asked for, as JSON takes it, to stand in the records.
+
+    Raises:
+        ValueError: if `conditions` has one twice.
     """
 
     output_dir: Path
@@ -50,6 +56,11 @@ class RunSettings:
     batch_size: int = 8
     overwrite: bool = False
     progress: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        if len({*self.conditions}) < len(self.conditions):
+            raise ValueError(f"`conditions` must be different ones, but are {list(self.conditions)}")
 
 
 def iter_runs(
@@ -86,7 +97,7 @@ def iter_runs(
     jobs = [(name, condition, k) for name, condition in conditions for k in queries.shots if k >= condition.min_shots]
     if not jobs:
         raise ValueError(f"`conditions` {list(settings.conditions)} need more examples than {list(queries.shots)}")
-    state = PartialState()
+    state = join_processes()
     for name, condition, num_shots in jobs:
         samples = queries.samples(
             num_shots,
@@ -96,7 +107,8 @@ def iter_runs(
             rename=settings.rename,
             sentences=settings.sentences,
         )
-        expected = queries.expected(samples)
+        narrations = [samples.narrations(index) for index in range(len(samples))]
+        expected = queries.expected(samples, narrations)
         of_run = {
             "task": task,
             "model": "none" if condition.rule else model,
@@ -107,18 +119,20 @@ def iter_runs(
             "fingerprints": {
                 "model": None if condition.rule else fingerprint,
                 # Narrations as they are said, of contexts and references.
-                "prompts": fingerprint_of([*settings.prompts, *map(samples.narrations, range(len(samples)))]),
+                "prompts": fingerprint_of([*settings.prompts, *narrations]),
                 "queries": fingerprint_of([[line["query"], line["context"]] for line in expected]),
+                "frames": None if condition.rule else queries.fingerprint_of_frames(),
             },
         }
         folder = settings.output_dir / f"{name}-{num_shots}"
         journal = PredictionJournal(
             folder, expected, of_run, batch_size=settings.batch_size, overwrite=settings.overwrite
         )
-        if state.is_main_process:
-            journal.prepare()
-        state.wait_for_everyone()
-        _complete(journal, predictor(samples, expected, condition), state, folder.name, settings.progress)
+        missing = broadcast_object_list([journal.prepare() if state.is_main_process else None])[0]
+        try:
+            _complete(journal, missing, predictor(samples, expected, condition), state, settings.progress)
+        except ValueError as error:
+            raise ValueError(f"{folder.name}: {error}") from error
         state.wait_for_everyone()
         if state.is_main_process:
             yield folder, journal.settings, journal.finish()
@@ -128,10 +142,13 @@ def _seeds(of_queries: int, of_training: int | None) -> dict[str, int]:
     return {"seed": of_queries} if of_training is None else {"seed": of_training, "queries_seed": of_queries}
 
 
-def _complete(journal: PredictionJournal, predict: Predict, state: PartialState, title: str, progress: bool) -> None:
-    total = -(-journal.count_missing() // state.num_processes)
-    with tqdm(total=total, desc=title, unit="query", disable=not (progress and state.is_main_process)) as bar:
-        journal.complete(predict, rank=state.process_index, num_processes=state.num_processes, progress=bar.update)
+def _complete(
+    journal: PredictionJournal, batches: Sequence[range], predict: Predict, state: PartialState, progress: bool
+) -> None:
+    mine = batches[state.process_index :: state.num_processes]
+    is_shown = progress and state.is_main_process
+    with tqdm(total=sum(map(len, mine)), desc=journal.folder.name, unit="query", disable=not is_shown) as bar:
+        journal.complete(mine, predict, rank=state.process_index, progress=bar.update)
 
 
 __all__ = ["Predict", "RunSettings", "iter_runs"]

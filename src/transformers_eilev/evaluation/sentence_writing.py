@@ -171,13 +171,13 @@ class SentenceWriter:
         expected = [{"index": index, **asdict(action)} for index, action in enumerate(actions)]
         settings = {**self.settings(), "actions": hashlib.sha256(json.dumps(expected).encode()).hexdigest()}
         journal = PredictionJournal(folder, expected, settings, batch_size=self.batch_size, overwrite=overwrite)
-        journal.prepare()
+        missing = journal.prepare()
 
         def predict(batch: Sequence[int]) -> list[dict[str, str]]:
             chosen = [actions[index] for index in batch]
             return [asdict(judge(action, answer)) for action, answer in zip(chosen, self.answer(chosen))]
 
-        journal.complete(predict, progress=progress)
+        journal.complete(missing, predict, progress=progress)
         names = [field.name for field in fields(WrittenSentence)]
         written = (WrittenSentence(**{name: line[name] for name in names}) for line in journal.finish())
         return dict(zip(actions, written))
@@ -241,6 +241,13 @@ def check_sentence(action: ActionWords, sentence: str) -> str:
     What is wrong with a sentence about an action, "" if nothing is. It must begin with "The camera wearer", name the
     verb, by any word of its label in the third person, and the noun, by any word, plural or not; and nothing else may
     be in it but articles and prepositions. Of a phrase, it must have all words that the rules' sentence has.
+
+    Args:
+        action ([`ActionWords`]): what the sentence is about.
+        sentence (`str`): to check.
+
+    Returns:
+        `str`: the first fault, in words, or "".
     """
     if not sentence.startswith(SUBJECT + " "):
         return f'does not begin with "{SUBJECT}"'

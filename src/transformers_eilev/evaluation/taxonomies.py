@@ -20,6 +20,9 @@ class Taxonomy:
     Attributes:
         verbs (`dict[str, list[str]]`): of each `structured_verb` its words, as they follow "The camera wearer".
         nouns (`dict[str, list[str]]`): of each `structured_noun` its words with their article, as they follow a verb.
+
+    Raises:
+        ValueError: if there are no verbs or no nouns; for a class without words, or with an empty one, by its label.
     """
 
     verbs: Mapping[str, Sequence[str]]

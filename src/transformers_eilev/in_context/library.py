@@ -153,6 +153,9 @@ def check_demonstrations(demonstrations: Sequence[Demonstration]) -> None:
     Looks over all that can be wrong with demonstrations, before any work is done: words, times, and whether each file
     is there and opens as a video. What is behind a URL, or in a file object, shows when it is read.
 
+    Args:
+        demonstrations (`Sequence[Demonstration]`): errors call each by its `where`, or else by its place.
+
     Raises:
         ValueError: which ones can't be used and why, the first ten by name.
     """

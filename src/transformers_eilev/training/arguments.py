@@ -15,7 +15,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ModelArguments:
-    """Which model is trained, and which of its weights."""
+    """
+    Which model is trained, and which of its weights.
+
+    Raises:
+        ValueError: for `num_subsample_frames`, `lora_r` or `lora_alpha` less than 1, or a `lora_dropout` that is not
+            from 0 to below 1; for weights in both 8 and 4 bits, or in one of them without `use_lora` or with
+            `frozen_dtype`.
+    """
 
     model_name_or_path: str = field(
         metadata={
@@ -71,7 +78,12 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which clips are trained on."""
+    """
+    Which clips are trained on.
+
+    Raises:
+        ValueError: for `max_val_samples` less than 1, or `vision_features_dir` with `augment`.
+    """
 
     train_frames_dir: str = field(
         metadata={
@@ -137,7 +149,13 @@ class VideoBlipDataArguments(DataArguments):
 
 @dataclass
 class EilevDataArguments(DataArguments):
-    """Which clips are trained on, and which stand as examples before each."""
+    """
+    Which clips are trained on, and which stand as examples before each.
+
+    Raises:
+        ValueError: as [`DataArguments`]; for a negative number of examples, a `verb_noun_ratio` that is not from 0 to
+            1, or `train_target_dataset_len` less than 1.
+    """
 
     train_num_in_context_examples_per_sample: int = field(
         default=16, metadata={"help": "Narrated clips before the one to narrate, in training."}
@@ -176,6 +194,11 @@ class VideoNarrationTrainingArguments(TrainingArguments):
 
     It trains if neither `do_train` nor `do_eval` is given. Of the checkpoints the best is loaded at the end, as the
     original did, if there is an evaluation.
+
+    Raises:
+        ValueError: for `remove_unused_columns`; for `save_only_model` with `resume_from_checkpoint`; for a
+            `train_sampling_strategy` other than "random", a `label_smoothing_factor` other than 0, or
+            `batch_eval_metrics`; and as [`~transformers.TrainingArguments`].
     """
 
     resume_from_checkpoint: str | None = field(
