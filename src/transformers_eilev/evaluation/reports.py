@@ -103,7 +103,9 @@ def _draw(cells: Sequence[Cell], output_dir: Path, stem: str, bars_at: int | Non
     for kind, (figure, shown) in figures.items():
         description = describe_cells(shown)
         save_figure(figure, output_dir / "plots" / f"{stem}-{kind}", description=description)
-        lines.append(f"![{description.replace('[', '(').replace(']', ')')}](plots/{stem}-{kind}.png)\n")
+        # The numbers stand in the table above, and in the picture's own description.
+        title = description.partition(". ")[0].replace("[", "(").replace("]", ")")
+        lines.append(f"![{title}](plots/{stem}-{kind}.png)\n")
     return lines
 
 

@@ -88,7 +88,7 @@ def make_claims(shots: int) -> list[Claim]:
             less=Point(condition="random", **novel),
         ),
         Claim(
-            text="With the clips exchanged among the narrations it is nearly as good",
+            text="With the clips exchanged among the narrations it is as good",
             paper=".688 against .694 after 16",
             more=Point(**novel),
             less=Point(condition="shuffled", **novel),

@@ -42,6 +42,7 @@ from transformers_eilev.evaluation.runs import RunSettings
 
 from .ablations import ABLATIONS, load_learned
 from .clips import NUM_STORED_FRAMES
+from .evaluation import GREEDY, METHOD_NAMES
 from .tokenizer import IMAGE_SIZE
 from .worlds import NOVEL_WORLD, TRAIN_WORLD, is_held_out, make_words
 
@@ -54,7 +55,7 @@ QUESTION = "What is the camera wearer doing?"
 # The number of pairs of verb and noun that contexts are of, where they are of common actions alone.
 NUM_COMMON_PAIRS = 100
 
-EILEV, CONTROL = "EILEV", "VideoBLIP"
+EILEV, CONTROL = METHOD_NAMES["eilev"], METHOD_NAMES["control"]
 CHECKPOINTS = {EILEV: "eilev-synthetic-opt", CONTROL: "video-blip-synthetic-opt"}
 _SHOWN = ("in_context", "random", f"top_{NUM_COMMON_PAIRS}", "shuffled", "text_only", "no_query_clip", "no_clips")
 # What EILEV is asked, of which set. The control is shown clips and narrations alone, and so are the ablated trainings,
@@ -71,7 +72,7 @@ _NOT_TRAINED_ON = ("held-out", "novel", "novel-words")
 
 def ablated(name: str) -> str:
     """What EILEV is called that was trained without something."""
-    return f"{EILEV}, {ABLATIONS[name]}"
+    return METHOD_NAMES[f"eilev-{name}"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Replication:
         if name not in CHECKPOINTS:
             ablation = next(ablation for ablation in ABLATIONS if name == ablated(ablation))
             load_learned(model, ablations_dir / f"{ablation}.safetensors")
-        return VideoBlipNarrator(model, VideoBlip2Processor.from_pretrained(folder), name=name, max_new_tokens=24)
+        return VideoBlipNarrator(model, VideoBlip2Processor.from_pretrained(folder), name=name, **GREEDY)
 
     def evaluate(self, narrator: VideoBlipNarrator, seeds: Sequence[int], metrics: NarrationMetrics) -> None:
         """Asks a model everything that it is asked; what was asked before is there."""
