@@ -15,7 +15,7 @@ narration_of = The camera wearer $(subst _, ,$(basename $(notdir $(1)))).
 narrate = $(BIN)/transformers-eilev narrate --model "$(CHECKPOINT)"
 demonstration = $(1) "$(QUESTION) $(call narration_of,$(1))"
 
-.PHONY: install narrate replicate gallery test style quality check bench clean
+.PHONY: install narrate replicate gallery test test-lowest test-newest style quality check bench clean
 
 install: .venv/installed
 
@@ -41,6 +41,33 @@ gallery: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+# With the oldest versions that setup.py admits, and with the newest that there are. Of torch one may be named: by
+# default its wheels for Linux bring CUDA.
+LOWEST_TORCH ?= 2.6.0
+NEWEST_TORCH ?=
+
+test-lowest: .venv-lowest/installed
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal tests
+
+.venv-lowest/installed: setup.py
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet uv
+	echo "torch==$(LOWEST_TORCH)" > .venv-lowest/torch.txt
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --override .venv-lowest/torch.txt \
+		--extra dev --output-file .venv-lowest/versions.txt setup.py
+	.venv-lowest/bin/pip install --quiet --constraint .venv-lowest/versions.txt torch
+	.venv-lowest/bin/pip install --quiet --constraint .venv-lowest/versions.txt --editable ".[dev]"
+	touch $@
+
+test-newest: .venv-newest/installed
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist worksteal tests
+
+.venv-newest/installed: setup.py
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet torch$(addprefix ==,$(NEWEST_TORCH))
+	.venv-newest/bin/pip install --quiet --editable ".[dev]"
+	touch $@
 
 style: install
 	$(BIN)/ruff check --fix .
@@ -69,4 +96,4 @@ bench: install
 	$(BIN)/python benchmarks/bench_long_video.py
 
 clean:
-	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest .venv-newest build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache

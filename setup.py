@@ -12,7 +12,7 @@ INSTALL_REQUIRES = [
     "pillow>=11",
     "safetensors>=0.5",
     "torch>=2.6",
-    "tqdm",
+    "tqdm>=4.66",
     "transformers>=5.23,<6",
     "typer>=0.12",
 ]
@@ -31,7 +31,7 @@ EXTRAS = {
         "scikit-learn>=1.5",
         "sentence-transformers>=5",
     ],
-    "quality": ["ruff"],
+    "quality": ["ruff>=0.17"],
     "retrieval": ["faiss-cpu>=1.9"],
     "quantization": ["accelerate>=1.5", "bitsandbytes>=0.48"],
     "training": ["accelerate>=1.5", "peft>=0.17"],

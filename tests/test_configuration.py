@@ -2,12 +2,15 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
-from conftest import FIXTURES
 from transformers import AutoConfig, Blip2Config
 
 from transformers_eilev import VideoBlip2Config
+
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 HUB_CONFIGS = FIXTURES / "golden" / "hub_configs"

@@ -245,6 +245,13 @@ def test_from_a_folder_by_name(golden, tmp_path, clips):
         assert legacy(clips[0], **options)[0]["generated_text"]
 
 
+def test_what_it_saves_it_loads(golden, narrate, tmp_path, clips):
+    narrate.save_pretrained(tmp_path)
+    options = {"max_new_tokens": 4, "num_beams": 1, "do_sample": False}
+    again = pipeline("video-narration", model=str(tmp_path), device="cpu")
+    assert again(clips[0], **options) == narrate(clips[0], **options)
+
+
 def test_in_half_precision(golden, tmp_path, clips):
     model = AutoModelForImageTextToText.from_pretrained(golden.checkpoint, dtype=torch.bfloat16)
     processor = AutoProcessor.from_pretrained(golden.checkpoint)

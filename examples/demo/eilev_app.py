@@ -8,6 +8,7 @@ It listens at 127.0.0.1 alone unless `--server_name` says otherwise. Needs Gradi
 """
 
 import dataclasses
+import html
 
 import gradio as gr
 from clip_files import SUFFIXES, UploadLimits, see_clip, what_is_read
@@ -100,8 +101,9 @@ def messages_of(turns: tuple[Turn, ...]) -> list[dict]:
     messages = []
     for turn in turns:
         said = turn.narration if turn.by_model else f"{turn.narration} (your example)"
-        messages.append({"role": "user", "content": [{"path": turn.clip.path}, turn.question]})
-        messages.append({"role": "assistant", "content": said})
+        # Shown as HTML, whatever is said of Markdown.
+        messages.append({"role": "user", "content": [{"path": turn.clip.path}, html.escape(turn.question)]})
+        messages.append({"role": "assistant", "content": html.escape(said)})
     return messages
 
 
@@ -195,9 +197,11 @@ def build(narrator: Narrator, name: str, limits: UploadLimits, keep_sec: int) ->
                 api_visibility="private",
                 **ONE_AT_A_TIME,
             )
-        keep_button.click(lambda conversation: show(keep(conversation)), turns, shown, api_visibility="private")
-        undo_button.click(lambda conversation: show(conversation[:-1]), turns, shown, api_visibility="private")
-        gr.on([clear_button.click, chat.clear], lambda: show(()), None, shown, api_visibility="private")
+        # One after the other with the answers: what is cleared while one is made would come back with it.
+        private = {"api_visibility": "private", **ONE_AT_A_TIME}
+        keep_button.click(lambda conversation: show(keep(conversation)), turns, shown, **private)
+        undo_button.click(lambda conversation: show(conversation[:-1]), turns, shown, **private)
+        gr.on([clear_button.click, chat.clear], lambda: show(()), None, shown, **private)
     return page
 
 

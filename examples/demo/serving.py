@@ -1,10 +1,12 @@
 """What both pages have in common: their arguments, their model, and how they are served to strangers."""
 
 import argparse
+import html
 import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,13 +95,26 @@ def limits_in_words(limits: UploadLimits, keep_sec: int) -> str:
     )
 
 
+# Gradio takes a button for busy only once its click was sent: the second of a double click would come through.
+ONE_CLICK = """<script>
+document.addEventListener("click", (event) => {
+    if (event.detail > 1 && event.target.closest("#add, #respond, #answer")) event.stopImmediatePropagation();
+}, true);
+</script>"""
+
+
 @contextmanager
 def told_to_visitors() -> Iterator[None]:
     """What is wrong with what a visitor gave is a message on the page, and not an error of the program."""
     try:
         yield
     except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        # Messages are shown as HTML, and may quote what a visitor wrote.
+        raise gr.Error(html.escape(str(error)), print_exception=False) from error
+    except Exception as error:
+        traceback.print_exc()
+        message = "Something went wrong on the server. Try again, or with a shorter clip."
+        raise gr.Error(message, print_exception=False) from error
 
 
 def serve(build: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
@@ -124,6 +139,7 @@ def serve(build: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
             app_kwargs={"middleware": [Middleware(NoAddresses)]},
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             css=STYLE,
+            head=ONE_CLICK,
             footer_links=[],
             ssr_mode=False,
         )

@@ -51,10 +51,12 @@ def answer(
     Raises:
         gr.Error: what is wrong with clip or question.
     """
-    settings = {"num_beams": int(num_beams), "max_new_tokens": int(max_new_tokens), "do_sample": do_sample}
-    if do_sample:
-        settings |= {"temperature": temperature, "top_p": top_p, "seed": int(seed)}
     with told_to_visitors():
+        settings = {"num_beams": int(num_beams), "max_new_tokens": int(max_new_tokens), "do_sample": do_sample}
+        if do_sample:
+            if seed is None:
+                raise ValueError("Give a seed, by which the answer is drawn")
+            settings |= {"temperature": temperature, "top_p": top_p, "seed": int(seed)}
         if not path:
             raise ValueError("Choose a clip first")
         clip = see_clip(path, narrator.processor.video_processor, limits)

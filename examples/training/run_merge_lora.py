@@ -8,6 +8,7 @@ beside the adapter, or else the model's.
 """
 
 import argparse
+from pathlib import Path
 
 from transformers_eilev import VideoBlip2Processor
 from transformers_eilev.training import merge_lora
@@ -31,6 +32,10 @@ def load_processor(adapter, base_model):
 
 def main():
     args = parse_arguments()
+    if (Path(args.output) / "adapter_config.json").exists():
+        raise SystemExit(
+            f"{args.output} holds an adapter, which would be applied to the merged model again: name another"
+        )
     model = merge_lora(args.adapter, base_model=args.base_model, dtype=args.dtype)
     processor = load_processor(args.adapter, model.name_or_path)
     model.save_pretrained(args.output)

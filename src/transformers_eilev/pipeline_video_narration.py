@@ -83,6 +83,11 @@ class VideoNarrationPipeline(Pipeline):
             videos = list(videos)
         return super().__call__(videos, **kwargs) if not isinstance(videos, list) or videos else []
 
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves what `pipeline` loads: transformers' own leaves out the video processor."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
     def _sanitize_parameters(self, prompt=None, demonstrations=None, generate_kwargs=None, **kwargs):
         clip_settings = {name: kwargs.pop(name) for name in _CLIP_SETTINGS if name in kwargs}
         preprocess_params = {"clip_settings": clip_settings} if clip_settings else {}

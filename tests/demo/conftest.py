@@ -15,12 +15,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from pages import ROOT
 
-
-ROOT = Path(__file__).parents[2]
-CLIPS = ROOT / "examples" / "narration"
-# The modules of the pages.
-sys.path.insert(0, str(ROOT / "examples" / "demo"))
 
 MAX_BYTES = 100_000
 

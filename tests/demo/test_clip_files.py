@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from clip_files import UploadLimits, see_clip, what_is_read
-from conftest import CLIPS
+from pages import CLIPS
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -3,9 +3,9 @@
 import gradio as gr
 import pytest
 from clip_files import UploadLimits
-from conftest import CLIPS
 from eilev_app import EXAMPLES, MAX_TURNS, Conversations, examples_of, keep, messages_of, sheet_of
 from narrator import Narrator
+from pages import CLIPS
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from transformers_eilev import embedded_checkpoint
@@ -42,6 +42,26 @@ def test_what_the_model_said_is_an_example_only_if_it_is_kept(conversations):
     heights = [sheet_of(shown).height for shown in (turns[:2], turns, again, keep(again))]
     assert heights[0] < heights[1] == heights[2] and sheet_of(()) is None
     assert messages_of(again)[:6] == messages
+
+
+def test_what_visitors_write_is_shown_as_they_wrote_it(conversations):
+    """The page shows messages as HTML: a picture in one would be asked for from wherever it is."""
+    picture = '<img src="http://elsewhere/x.png">'
+    messages = messages_of(conversations.add((), CLIP, f"What is {picture}?", f"The <b>camera</b> {picture}."))
+    said = messages[0]["content"][1] + messages[1]["content"]
+    assert "<" not in said and "&lt;img src=&quot;http://elsewhere/x.png&quot;&gt;" in said
+    with pytest.raises(gr.Error, match="may not contain .*&lt;video&gt;"):
+        conversations.add((), CLIP, DEFAULT_PROMPT, "The <video> thing")
+
+
+def test_a_failure_of_the_server_is_told(conversations, monkeypatch, capsys):
+    def fail(*args, **settings):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(conversations.narrator, "narrate", fail)
+    with pytest.raises(gr.Error, match="Something went wrong on the server"):
+        conversations.respond((), CLIP, DEFAULT_PROMPT)
+    assert "out of memory" in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_is_told_and_changes_nothing(conversations, bad_files):

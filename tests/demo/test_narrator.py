@@ -3,8 +3,8 @@
 import pytest
 import torch
 from clip_files import see_clip
-from conftest import CLIPS
 from narrator import Narrator, Turn
+from pages import CLIPS
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from transformers_eilev import embedded_checkpoint

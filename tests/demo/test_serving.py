@@ -14,10 +14,10 @@ import gradio as gr
 import httpx
 import pytest
 import yaml
-from conftest import CLIPS, ROOT
 from eilev_app import EXAMPLES
 from gradio_client import Client, handle_file
 from gradio_client.utils import QueueError
+from pages import CLIPS, ROOT
 from serving import new_page
 
 from transformers_eilev.processing_video_blip_2 import DEFAULT_PROMPT

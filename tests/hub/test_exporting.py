@@ -17,6 +17,7 @@ from transformers_eilev.commands.convert import convert
 from transformers_eilev.commands.export import export
 from transformers_eilev.hub import export_checkpoint
 from transformers_eilev.hub.weight_files import select_weights
+from transformers_eilev.training import add_lora
 
 
 PROMPT = "<video>Question: What is the camera wearer doing? Answer:"
@@ -190,6 +191,20 @@ def test_a_target_with_files(golden_opt, tmp_path):
     loaded = AutoModelForImageTextToText.from_pretrained(target)
     assert_same_bytes(loaded.state_dict(), golden_opt.model.state_dict())
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_an_adapter_that_lay_there_is_not_applied(tmp_path):
+    """transformers applies one that lies beside the weights, in silence."""
+    target = tmp_path / "new"
+    model = AutoModelForImageTextToText.from_pretrained(embedded_checkpoint())
+    add_lora(model, r=2, lora_alpha=64, lora_dropout=0.0).save_pretrained(target)
+    assert (target / "adapter_config.json").exists()
+    export_checkpoint("eilev-synthetic-opt", target, overwrite=True)
+    assert not list(target.glob("adapter*"))
+    loaded = AutoModelForImageTextToText.from_pretrained(target)
+    assert not hasattr(loaded, "peft_config")
+    own = AutoModelForImageTextToText.from_pretrained(embedded_checkpoint())
+    assert_same_bytes(loaded.state_dict(), own.state_dict())
 
 
 def test_copies_of_tied_weights_that_are_none():

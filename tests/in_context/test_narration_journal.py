@@ -192,8 +192,8 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 def test_interrupted_from_the_keyboard(tmp_path):
     child = start_child(tmp_path / "x.csv")
-    child.stdout.readline()
-    time.sleep(0.3)
+    assert child.stdout.readline() == "ready\n"
+    child.stdout.readline()  # a narration at least
     child.send_signal(signal.SIGINT)
     child.wait(timeout=20)
     child.stdout.close()

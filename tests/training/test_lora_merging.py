@@ -100,3 +100,7 @@ def test_merge_script(golden, golden_adapter, tmp_path, monkeypatch, capsys):
     expected = pipeline("video-narration", model=model, processor=golden.interleaved)
     settings = {"max_new_tokens": 5, "num_beams": 2, "do_sample": False}
     assert narrate(golden.videos, **settings) == expected(golden.videos, **settings)
+    # Beside the adapter, it would be applied again.
+    monkeypatch.setattr(sys, "argv", ["run_merge_lora.py", str(adapter), str(adapter)])
+    with pytest.raises(SystemExit, match="adapter holds an adapter, which would be applied to the model again"):
+        runpy.run_path(str(MERGE_SCRIPT), run_name="__main__")

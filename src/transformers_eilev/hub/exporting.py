@@ -249,11 +249,12 @@ def _edit(path: Path, edit: Callable[[dict], None]) -> None:
 def _replace(target: Path, folder: Path, files: list[str]) -> None:
     """Puts files into `target`; the weights of a checkpoint that was there go, since they might be loaded instead."""
     target.mkdir(exist_ok=True)
-    for pattern in WEIGHT_PATTERNS:
-        for path in target.glob(pattern):
-            path.unlink()
+    replaced = {path for pattern in WEIGHT_PATTERNS for path in target.glob(pattern)}
     for name in files:
         os.replace(folder / name, target / name)
+    # Last, so that some weights are there whenever this is stopped.
+    for path in replaced - {target / name for name in files}:
+        path.unlink()
 
 
 __all__ = ["ExportedCheckpoint", "export_checkpoint", "is_legacy_checkpoint"]

@@ -160,7 +160,8 @@ def make_model_card(
         title=name.rpartition("/")[2],
         method=_METHODS[processor.prompt_layout],
         notice=notice_of(config),
-        carries_code="auto_map" in _read(folder / "config.json"),
+        # `save_pretrained` of such a model leaves the map alone.
+        carries_code="auto_map" in _read(folder / "config.json") and (folder / "modeling_video_blip_2.py").is_file(),
         usage=_usage(name, processor.prompt_layout),
         format=_format_of(config, processor, folder),
         training=describe_training(Path(training)) if training is not None else {},

@@ -21,8 +21,12 @@ from transformers.utils.hub import get_checkpoint_shard_files
 # In the order in which transformers looks for them.
 _NAMES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 
-# All that a checkpoint's weights may be called, for whoever puts others in their place.
-WEIGHT_PATTERNS = ["model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json"]
+# All that a checkpoint's weights may be called, for whoever puts others in their place; an adapter that lay there
+# would be applied to these.
+WEIGHT_PATTERNS = [
+    *("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json"),
+    *("adapter_config.json", "adapter_model*.safetensors", "adapter_model*.bin"),
+]
 
 
 @dataclass(frozen=True)

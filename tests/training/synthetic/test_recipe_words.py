@@ -68,10 +68,10 @@ class _Clips(dict):
 
 
 def _clips(number=4000):
-    rng = np.random.default_rng(0)
+    rng, world = np.random.default_rng(0), World(TRAIN_WORLD)
     return _Clips(
-        structured_verb=[f"verb{v}" for v in rng.integers(18, size=number)],
-        structured_noun=[f"noun{n}" for n in rng.integers(40, size=number)],
+        structured_verb=[world.verbs[v].structured for v in rng.integers(18, size=number)],
+        structured_noun=[world.nouns[n].structured for n in rng.integers(40, size=number)],
         video_uid=[f"video{v}" for v in rng.integers(100, size=number)],
     )
 
