@@ -33,9 +33,7 @@ def load_processor(adapter, base_model):
 def main():
     args = parse_arguments()
     if (Path(args.output) / "adapter_config.json").exists():
-        raise SystemExit(
-            f"{args.output} holds an adapter, which would be applied to the merged model again: name another"
-        )
+        raise SystemExit(f"{args.output} holds an adapter, which would be applied to the model again: name another")
     model = merge_lora(args.adapter, base_model=args.base_model, dtype=args.dtype)
     processor = load_processor(args.adapter, model.name_or_path)
     model.save_pretrained(args.output)
