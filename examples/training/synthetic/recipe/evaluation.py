@@ -35,7 +35,7 @@ ASKED = {
 }
 
 METHOD_NAMES = {"eilev": "EILEV", "control": "VideoBLIP"} | {
-    f"eilev-{name}": f"EILEV, {summary}" for name, summary in ABLATIONS.items()
+    f"eilev-{name}": f"EILEV trained on {summary}" for name, summary in ABLATIONS.items()
 }
 FAMILY_NAMES = {"opt": "OPT", "t5": "T5"}
 _SETS = {"pairs": "new pairs", "novel": "new nouns"}
