@@ -117,7 +117,7 @@ def test_sharing_commands(folder):
     """One after the other, the card with the result of an evaluation."""
     labels = {
         "task": "generation",
-        "model": "eilev",
+        "model": "eilev-blip2-opt-2.7b",
         "dataset": "ego4d",
         "condition": "in_context",
         "shots": 2,
