@@ -24,7 +24,7 @@ from transformers_eilev.data.standard_sentences import action_to_sentence
 from transformers_eilev.evaluation.sentence_writing import ActionWords, SentenceWriter
 
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 def parse_arguments():
@@ -60,7 +60,7 @@ def words_of(row, phrases):
 
 
 def write_by_model(actions, args):
-    model = AutoModelForCausalLM.from_pretrained(args.model_name_or_path, dtype=DTYPES[args.dtype])
+    model = AutoModelForCausalLM.from_pretrained(args.model_name_or_path, dtype=args.dtype)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     writer = SentenceWriter(
         model.to(args.device).eval(), tokenizer, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens

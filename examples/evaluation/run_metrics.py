@@ -10,37 +10,31 @@ import argparse
 import json
 from pathlib import Path
 
+from transformers import HfArgumentParser
+
 from transformers_eilev.data import load_narrated_clips
 from transformers_eilev.data.files import write_json
-from transformers_eilev.evaluation import DEFAULT_METRICS, NarrationMetrics, library_versions, load_predictions
+from transformers_eilev.evaluation import MetricArguments, library_versions, load_metrics, load_predictions
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = HfArgumentParser(
+        MetricArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("predictions", type=Path, help="file of predictions, or folder of a run")
     parser.add_argument("--clips", help="clips that they are of, whose narrations are the references")
     parser.add_argument("--split", default="val", help="of the clips")
     parser.add_argument("--annotation_file", help="CSV of narrated actions instead of those beside the clips")
-    parser.add_argument("--metrics", nargs="+", default=list(DEFAULT_METRICS))
-    parser.add_argument("--bi_encoder", default="all-mpnet-base-v2")
-    parser.add_argument("--cross_encoder", default="cross-encoder/stsb-roberta-large")
-    parser.add_argument("--bert_score_model", default="roberta-large")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--output", type=Path, help="JSON file of the metrics")
-    arguments = parser.parse_args()
+    metric_args, arguments = parser.parse_args_into_dataclasses()
 
     rows = None
     if arguments.clips is not None:
         settings = {"split": arguments.split, "annotation_file": arguments.annotation_file, "with_frames": False}
         rows = load_narrated_clips(arguments.clips, **settings)
     predictions, counts = load_predictions(arguments.predictions, rows)
-    metrics = NarrationMetrics(
-        arguments.metrics,
-        bi_encoder=arguments.bi_encoder,
-        cross_encoder=arguments.cross_encoder,
-        bert_score_model=arguments.bert_score_model,
-        seed=arguments.seed,
-    )
+    metrics = load_metrics(metric_args, seed=arguments.seed)
     scores = metrics(*([line[name] for line in predictions] for name in ("narration", "reference")))
     results = {
         "num_predictions": len(predictions),

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 from transformers_eilev.data import (
-    ORDER_FREE_VERBS,
     SyntheticConfig,
     clean_narration_text,
     load_ego4d,
@@ -27,31 +26,18 @@ def make_videos(folder: str | os.PathLike, *, minutes: float = 5.0) -> list[dict
 
     One look for each noun and a near camera, as what the checkpoints have seen: a small model can't tell more.
     """
-    config = SyntheticConfig(
+    config = SyntheticConfig.for_small_models(
         hours=minutes / 60,
         seed=1,
         image_size=48,
         fps=2,
         video_sec=300.0,
         action_sec=11.0,
-        verbs=ORDER_FREE_VERBS,
         made_up_verbs=4,
         made_up_nouns=16,
         looks_per_noun=1,
         verb_skew=0.0,
         noun_skew=0.0,
-        rare_pairs=0,
-        synonyms=0.0,
-        colour_share=0.0,
-        hand_share=0.0,
-        place_share=0.0,
-        habit_share=0.0,
-        quirk_share=0.0,
-        unlabelled_share=0.0,
-        missing_share=0.0,
-        redacted_share=0.0,
-        num_distractors=(0, 2),
-        zoom=1.6,
     )
     make_synthetic_dataset(folder, config)
     splits = load_ego4d(folder, cache_dir=Path(folder) / "cache")

@@ -117,6 +117,16 @@ def test_a_set_that_goes_on_behind_another_is_of_the_same_world(tmp_path):
     assert summary.num_videos == 2 and summary.num_missing == 1
 
 
+def test_a_set_for_small_models_is_plain_and_without_gaps():
+    config = SyntheticConfig.for_small_models(hours=0.1, seed=3)
+    assert config.verbs == ORDER_FREE_VERBS and config.num_missing == 0
+    said = narrations(config, videos=3)
+    for world, _, action, narration in said:
+        verb, noun = world.verbs[action.verb].words[0][0], world.nouns[action.noun].words[0]
+        assert narration.text == f"#C C {verb} the {noun}"
+    assert said and SyntheticConfig.for_small_models(zoom=1.0).zoom == 1.0
+
+
 def test_only_the_chosen_verbs():
     chosen = ("wipe", "cut", "put")
     config = SyntheticConfig(verbs=chosen, verb_skew=0.0, unlabelled_share=0.0, quirk_share=0.0)

@@ -30,7 +30,7 @@ from recipe.replication import (  # noqa: E402
     find_sentence_encoder,
 )
 
-from transformers_eilev.data.files import atomic_file  # noqa: E402
+from transformers_eilev.data.files import write_text  # noqa: E402
 from transformers_eilev.evaluation import (  # noqa: E402
     PAPER_FIGURES,
     NarrationMetrics,
@@ -87,9 +87,9 @@ def main():
         cells = summarize([record for record in records if record["dataset"] == dataset], metric)
         parts.append(make_table(cells, published=PAPER_FIGURES.get(published, ()), counts=False))
     parts.append(judge_claims(records, max(size.shots)))
-    with atomic_file(report.with_name("summary.md")) as file:
-        file.write("\n".join(parts).encode())
-    print("\n".join(parts))
+    summary = "\n".join(parts)
+    write_text(report.with_name("summary.md"), summary)
+    print(summary)
     print(f"More in {report}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .actions import ACTION_COLUMNS
-from .files import atomic_file
+from .files import write_text
 
 
 SOURCES = ("clips", "csv", "ego4d", "epic-kitchens")
@@ -86,8 +86,7 @@ def write_actions_csv(
     writer.writeheader()
     writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+    write_text(path, text.getvalue())
     return path
 
 

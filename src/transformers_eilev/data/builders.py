@@ -39,7 +39,7 @@ from .epic_kitchens import (
     find_epic_video,
     iter_epic_kitchens_actions,
 )
-from .files import atomic_file
+from .files import atomic_file, write_text
 from .splits import SPLITS, read_split_file, split_by_video
 
 
@@ -235,8 +235,7 @@ class NarratedActionsBuilder(datasets.ArrowBasedBuilder):
             # `datasets` can't read a split without rows.
             splits = [split for split, table in tables.items() if len(table)]
             content = json.dumps({"splits": splits, "lines": lines}, ensure_ascii=False)
-            with atomic_file(report_file) as file:
-                file.write(content.encode())
+            write_text(report_file, content)
         generators = []
         for split in json.loads(report_file.read_text(encoding="utf-8"))["splits"]:
             path = self._rows_dir / f"{split}.parquet"

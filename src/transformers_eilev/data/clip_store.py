@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from .clip_folders import FOLDERS_NOTE, add_frame_folders, read_frame_folders, write_frame_folders
 from .clip_format import ClipStoreWriter, clip_schema, encode_frame, open_parquet
-from .files import atomic_file
+from .files import atomic_file, write_text
 
 
 if TYPE_CHECKING:
@@ -203,8 +203,7 @@ configs:
 One row is one narrated action: its annotation, the frames of the clip around it, and their times in the video. The
 frames remain under the licence of the videos that they are from.
 """
-    with atomic_file(path) as file:
-        file.write(text.encode())
+    write_text(path, text)
 
 
 __all__ = [

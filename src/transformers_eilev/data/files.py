@@ -52,10 +52,15 @@ def remove_leftovers(folder: Path, names: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` in UTF-8, whole or not at all."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON, whole or not at all."""
-    with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=True) + "\n").encode())
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
 
 
 # Left free on a disk, whatever is estimated.

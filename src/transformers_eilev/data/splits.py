@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .actions import InvalidActionError, NarratedAction, check_video_uid, shorten
-from .files import atomic_file
+from .files import write_text
 
 
 SPLITS = ("train", "val", "test")
@@ -239,8 +239,7 @@ def write_split_files(splits: Mapping[str, Mapping[str, int]], folder: str | os.
     paths = []
     for name, videos in splits.items():
         path = folder / f"fho_main_{check_video_uid(name, 'the name of a split')}.json"
-        with atomic_file(path) as file:
-            file.write(json.dumps({"split": name, "videos": dict(videos)}).encode())
+        write_text(path, json.dumps({"split": name, "videos": dict(videos)}))
         paths.append(path)
     return paths
 

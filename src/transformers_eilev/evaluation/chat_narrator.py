@@ -1,6 +1,5 @@
 """Any image-text-to-text model of transformers as a narrator, asked through its own chat template."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..data.narrations import PROMPTS, VIDEO_BLIP_PROMPT
 from ..processing_video_blip_2 import VIDEO_TOKEN
 from ..weight_hashes import PartsHash
 from .narrators import without_origin
+from .results import fingerprint_of
 
 
 # By how the frames of a clip are shown: what a processor must have for it.
@@ -190,7 +190,7 @@ class ChatNarrator:
             [processor.to_dict(), processor.chat_template, _describe(processor.tokenizer)],
             [self.frames_as, self.load_clip.num_frames, self.clip_sec, self.instruction, self.prompts],
         ]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        return fingerprint_of(settings, default=str)
 
     # ------------------------------------------------------------------------------------------------------- details
 

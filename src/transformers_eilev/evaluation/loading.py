@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from ..checkpoint_types import check_architecture
@@ -162,7 +161,7 @@ def load_metrics(arguments: MetricArguments, *, seed: int) -> NarrationMetrics:
 
 def _load_model(model_class, name: str, arguments: NarratorArguments, revision: dict[str, str]):
     device = arguments.device or join_processes().device
-    settings = {**revision, "dtype": "auto" if arguments.dtype == "auto" else getattr(torch, arguments.dtype)}
+    settings = {**revision, "dtype": arguments.dtype}
     if arguments.attn_implementation is not None:
         settings["attn_implementation"] = arguments.attn_implementation
     if arguments.load_in is None:

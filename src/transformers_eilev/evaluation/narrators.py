@@ -1,7 +1,5 @@
 """Who says what happens in a clip: the models that are compared, behind one face."""
 
-import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from ..in_context.clip_features import ClipEncoder
 from ..in_context.feature_store import ClipFeatureStore
 from ..read_prompts import ReadPrompts, as_inputs, check_length
 from ..weight_hashes import PartsHash
+from .results import fingerprint_of
 
 
 _ORIGIN = ("_name_or_path", "transformers_version")
@@ -107,8 +106,8 @@ class VideoBlipNarrator:
         rows = [self.processor.encode(sample["text"]) for sample in samples]
         check_length(self.model, max(len(row["input_ids"]) for row in rows), num_more)
         batch = {name: values.to(self.model.device) for name, values in self.processor.pad(rows).items()}
-        features = self._encode([row for sample in samples for row in sample["videos"]])
-        return self.model.read_prompts(**batch, **(as_inputs(features) if features is not None else {}))
+        clips = [row for sample in samples for row in sample["videos"]]
+        return self.model.read_prompts(**batch, **(as_inputs(self._encode(clips)) if clips else {}))
 
     def fingerprint(self) -> str:
         """As [`Narrator`]."""
@@ -123,20 +122,18 @@ class VideoBlipNarrator:
             [processor.tokenizer.backend_tokenizer.to_str(), processor.prompt_layout, processor.num_query_tokens],
             processor.video_processor.num_frames,
         ]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        return fingerprint_of(settings, default=str)
 
     def _max_new_tokens(self) -> int:
         return self.generate_kwargs.get("max_new_tokens") or self.model.generation_config.max_new_tokens or 1
 
-    def _encode(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
-        """(num_videos, num_query_tokens, hidden_size), on the model's device and of its type; None of no clip."""
+    def _encode(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """(num_videos, num_query_tokens, hidden_size), on the model's device and of its type; of one clip at least."""
         keys = [hash_frames(row) for row in rows]
         features = {key: self._memory[key] for key in keys if key in self._memory}
         missing = {key: row for key, row in zip(keys, rows) if key not in features}
         encoded = self._encoder.encode([self._load_frames(row) for row in missing.values()]) if missing else []
         features.update({key: own.video_hidden_states for key, own in zip(missing, encoded)})
-        if not keys:
-            return None
         for key in keys:
             self._memory[key] = features[key]
             self._memory.move_to_end(key)

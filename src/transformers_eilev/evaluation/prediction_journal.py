@@ -133,6 +133,10 @@ class PredictionJournal:
         path = self.folder / PREDICTIONS_NAME
         if path.exists():
             predictions = list(_read_lines(path))
+            if len(predictions) != len(self.expected):
+                number = len(self.expected)
+                raise ValueError(f"{path} has {len(predictions)} predictions, but there are {number} samples")
+            self._check(predictions, path)
         else:
             made = self._read_parts()
             missing = [index for index in range(len(self.expected)) if index not in made]
@@ -142,10 +146,6 @@ class PredictionJournal:
                     f"{missing[0]}. Run the same command again"
                 )
             predictions = [made[index] for index in range(len(self.expected))]
-        if len(predictions) != len(self.expected):
-            raise ValueError(f"{path} has {len(predictions)} predictions, but there are {len(self.expected)} samples")
-        self._check(predictions, path)
-        if not path.exists():
             with atomic_file(path) as file:
                 for prediction in predictions:
                     file.write((json.dumps(prediction, ensure_ascii=False) + "\n").encode())

@@ -210,26 +210,31 @@ class EvaluationQueries:
             `list[Path]`: of the files.
         """
         Path(folder).mkdir(parents=True, exist_ok=True)
-        names = [[row["frame_path"] for row in rows] for rows in (self.context_rows, self.rows)]
-        paths = [Path(folder) / f"contexts-{num_shots}.jsonl" for num_shots in self.shots]
-        for num_shots, path in zip(self.shots, paths):
+        paths, names = self._files_in(Path(folder)), self._frame_paths()
+        for num_shots, path in paths.items():
             write_contexts(path, self.contexts(num_shots, CONDITIONS["in_context"]), *names)
-        return paths
+        return list(paths.values())
 
     # ------------------------------------------------------------------------------------------------------- details
 
+    def _files_in(self, folder: Path) -> dict[int, Path]:
+        return {num_shots: folder / f"contexts-{num_shots}.jsonl" for num_shots in self.shots}
+
+    def _frame_paths(self) -> list[list[str]]:
+        """Of the contexts' clips, and of the queries'."""
+        return [[row["frame_path"] for row in rows] for rows in (self.context_rows, self.rows)]
+
     def _read(self, folder: Path) -> dict[int, PresampledContexts]:
-        names = [[row["frame_path"] for row in rows] for rows in (self.context_rows, self.rows)]
-        paths = {num_shots: folder / f"contexts-{num_shots}.jsonl" for num_shots in self.shots}
+        paths, names = self._files_in(folder), self._frame_paths()
         missing = [num_shots for num_shots, path in paths.items() if not path.is_file()]
         if missing:
             raise ValueError(f"{folder} has no contexts of {missing} shots, no file {paths[missing[0]].name!r}")
         read = {num_shots: PresampledContexts.from_jsonl(path, *names) for num_shots, path in paths.items()}
-        first = paths[self.shots[0]]
+        first = self.shots[0]
         for num_shots, contexts in read.items():
             self._check_presampled(paths[num_shots], num_shots, contexts)
-            if contexts.queries != read[self.shots[0]].queries:
-                raise ValueError(f"{paths[num_shots]} asks about other clips than {first}")
+            if contexts.queries != read[first].queries:
+                raise ValueError(f"{paths[num_shots]} asks about other clips than {paths[first]}")
         return read
 
     def _check_presampled(self, path: Path, num_shots: int, contexts: PresampledContexts) -> None:

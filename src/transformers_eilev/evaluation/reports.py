@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..data.files import atomic_file, write_json
+from ..data.files import write_json, write_text
 from .model_index import make_model_index
 from .plots import describe_cells, plot_bars, plot_shots, save_figure
 from .records import Cell, find_mismatches, metrics_of, summarize
@@ -79,8 +79,8 @@ def write_report(
     content = {"cells": [asdict(cell) for cell in cells], "hard_to_compare": mismatches, "made_by": made_by}
     write_json(output_dir / "report.json", content)
     if model_index is not None:
-        _write_text(output_dir / "model_index.yaml", model_index)
-    _write_text(output_dir / "report.md", "\n".join(filter(None, parts)))
+        write_text(output_dir / "model_index.yaml", model_index)
+    write_text(output_dir / "report.md", "\n".join(filter(None, parts)))
     return output_dir / "report.md"
 
 
@@ -140,11 +140,6 @@ def _made_by(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 def _list(heading: str, lines: Sequence[str]) -> str:
     return f"## {heading}\n\n" + "".join(f"- {line}\n" for line in lines) if lines else ""
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as file:
-        file.write(text.encode())
 
 
 __all__ = ["write_report"]

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def fingerprint_of(value: Any) -> str:
-    """SHA-256 of what JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+def fingerprint_of(value: Any, *, default: Callable[[Any], Any] | None = None) -> str:
+    """
+    SHA-256 of what JSON can hold.
+
+    Args:
+        value (`Any`): to hash.
+        default (`Callable`, *optional*): makes something that JSON can hold of what it can't, as of `json.dumps`.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=default).encode()).hexdigest()
 
 
 @cache

@@ -1,8 +1,6 @@
 """One sentence for all actions of a verb and a noun, or of a phrase, written by a language model and checked."""
 
 import copy
-import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +13,7 @@ from ..data.narrations import SUBJECT, phrases_of_label, third_person
 from ..data.standard_sentences import action_to_sentence, before_noun, words_of_noun, words_of_verb
 from ..weight_hashes import PartsHash
 from .prediction_journal import PredictionJournal
+from .results import fingerprint_of
 
 
 INSTRUCTION = (
@@ -169,7 +168,7 @@ class SentenceWriter:
         """
         actions = list(dict.fromkeys(actions))
         expected = [{"index": index, **asdict(action)} for index, action in enumerate(actions)]
-        settings = {**self.settings(), "actions": hashlib.sha256(json.dumps(expected).encode()).hexdigest()}
+        settings = {**self.settings(), "actions": fingerprint_of(expected)}
         journal = PredictionJournal(folder, expected, settings, batch_size=self.batch_size, overwrite=overwrite)
         missing = journal.prepare()
 

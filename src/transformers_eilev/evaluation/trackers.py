@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+from .processes import join_processes
 
 
 PROJECT = "transformers-eilev"
@@ -71,7 +72,7 @@ def _start(name: str, run: str, output_dir: Path):
     else:
         output_dir.mkdir(parents=True, exist_ok=True)
         tracker = LOGGER_TYPE_TO_CLASS[name](PROJECT, name=run, dir=os.fspath(output_dir))
-    PartialState()  # which it says to be started before
+    join_processes()  # which it says to be done before
     tracker.start()
     return tracker
 

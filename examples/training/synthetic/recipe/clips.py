@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from transformers_eilev.data import SyntheticConfig, extract_clips, load_clip_store, load_ego4d, make_synthetic_dataset
+from transformers_eilev.data import (
+    SyntheticConfig,
+    extract_clips,
+    load_clip_store,
+    load_ego4d,
+    load_epic_kitchens,
+    make_synthetic_dataset,
+)
 
 from .tokenizer import IMAGE_SIZE
 
@@ -19,7 +26,8 @@ def make_clips(output_dir: Path, config: SyntheticConfig, *, num_workers: int = 
         num_workers (`int`): processes that render and read.
     """
     make_synthetic_dataset(output_dir / "videos", config, num_workers=num_workers, progress=True)
-    for split, actions in load_ego4d(output_dir / "videos").items():
+    load = load_ego4d if config.layout == "ego4d" else load_epic_kitchens
+    for split, actions in load(output_dir / "videos").items():
         extract_clips(
             actions,
             output_dir / "clips",
@@ -30,9 +38,11 @@ def make_clips(output_dir: Path, config: SyntheticConfig, *, num_workers: int = 
         )
 
 
-def open_clips(output_dir: Path):
-    """All clips that `make_clips` made, whatever their split, as a `datasets.Dataset`."""
+def open_clips(output_dir: Path, *, decode: bool = True):
+    """All clips that `make_clips` made, whatever their split, as a `datasets.Dataset`; with `decode=False` frames stay
+    encoded, as evaluations take them."""
     import datasets
 
     splits = load_clip_store(output_dir / "clips")
-    return datasets.concatenate_datasets([splits[name] for name in sorted(splits)])
+    clips = datasets.concatenate_datasets([splits[name] for name in sorted(splits)])
+    return clips if decode else clips.cast_column("frames", datasets.List(datasets.Image(decode=False)))

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 
 from transformers_eilev import VideoBlip2ForConditionalGeneration, VideoBlip2Processor
@@ -189,10 +188,7 @@ class Work:
         folder = self.output_dir / f"{method}-{family}-{seed}"
         model = VideoBlip2ForConditionalGeneration.from_pretrained(folder).to(self.device)
         processor = VideoBlip2Processor.from_pretrained(folder)
-        clips, novel = (
-            self._clips(name).cast_column("frames", datasets.List(datasets.Image(decode=False)))
-            for name in ("train", "novel")
-        )
+        clips, novel = (open_clips(self.output_dir / name, decode=False) for name in ("train", "novel"))
         rows, novel = split_clips(clips), novel.select(novel_rows(novel))
         spare = self.words.spare_verb_words, self.words.spare_noun_words
         ask(

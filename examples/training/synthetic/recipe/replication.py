@@ -18,21 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
 import numpy as np
 import torch
 
 from transformers_eilev import VideoBlip2ForConditionalGeneration, VideoBlip2Processor, embedded_checkpoint
-from transformers_eilev.data import (
-    EpisodeNames,
-    KnownWords,
-    SyntheticConfig,
-    extract_clips,
-    load_ego4d,
-    load_epic_kitchens,
-    load_narrated_clips,
-    make_synthetic_dataset,
-)
+from transformers_eilev.data import EpisodeNames, KnownWords, SyntheticConfig
 from transformers_eilev.data.synthetic.world import World
 from transformers_eilev.evaluation.generation import evaluate_generation
 from transformers_eilev.evaluation.narration_metrics import NarrationMetrics
@@ -41,9 +31,8 @@ from transformers_eilev.evaluation.queries import EvaluationQueries
 from transformers_eilev.evaluation.runs import RunSettings
 
 from .ablations import ABLATIONS, load_learned
-from .clips import NUM_STORED_FRAMES
+from .clips import make_clips, open_clips
 from .evaluation import GREEDY, METHOD_NAMES
-from .tokenizer import IMAGE_SIZE
 from .worlds import NOVEL_WORLD, TRAIN_WORLD, is_held_out, make_words
 
 
@@ -133,16 +122,12 @@ class Replication:
     def make_clips(self) -> None:
         """Renders the sets and cuts their clips out; goes on where it was stopped."""
         for name, world in self.worlds().items():
-            videos, clips = (self.output_dir / "sets" / name / part for part in ("videos", "clips"))
-            make_synthetic_dataset(videos, world, num_workers=self.num_workers, progress=True)
-            load = load_ego4d if world.layout == "ego4d" else load_epic_kitchens
-            for split, actions in load(videos).items():
-                settings = {"num_frames": NUM_STORED_FRAMES, "size": IMAGE_SIZE, "num_workers": self.num_workers}
-                extract_clips(actions, clips, split=split, **settings)
+            make_clips(self._set_dir(name), world, num_workers=self.num_workers)
 
     def queries(self, name: str, seed: int) -> EvaluationQueries:
         """What is asked of a set."""
-        clips, contexts = self._clips({"held-out": "known", "novel-words": "novel"}.get(name, name)), None
+        rendered = self._set_dir({"held-out": "known", "novel-words": "novel"}.get(name, name))
+        clips, contexts = open_clips(rendered, decode=False), None
         if name.startswith("novel"):
             made_up = _made_up_nouns()
             clips = clips.select([row for row, noun in enumerate(clips["structured_noun"]) if noun in made_up])
@@ -189,10 +174,8 @@ class Replication:
                 evaluate_generation(narrator, queries, settings, metrics=metrics)
                 print(f"{narrator.name}, {name}, seed {seed}: done", flush=True)
 
-    def _clips(self, name: str):
-        folder = self.output_dir / "sets" / name / "clips"
-        splits = sorted({path.name.split("-")[0] for path in (folder / "data").glob("*.parquet")})
-        return datasets.concatenate_datasets([load_narrated_clips(folder, split=split) for split in splits])
+    def _set_dir(self, name: str) -> Path:
+        return self.output_dir / "sets" / name
 
 
 def _made_up_nouns() -> set[str]:

@@ -8,38 +8,24 @@ import numpy as np
 
 from transformers_eilev.data import SyntheticConfig
 from transformers_eilev.data.narrations import PROMPTS, VIDEO_BLIP_PROMPT
-from transformers_eilev.data.synthetic import ORDER_FREE_VERBS
 from transformers_eilev.data.synthetic.world import NOUNS, World
 
 
 # Two words for each action are all there is to say, and one look for each noun all there is to know: a small model
 # learns that in minutes. Actions last longer than the 8 seconds of a clip, and the camera is near: nearly each
 # frame shows what is done.
-TRAIN_WORLD = SyntheticConfig(
+TRAIN_WORLD = SyntheticConfig.for_small_models(
     hours=22.0,
     seed=0,
     image_size=80,
     fps=2,
     video_sec=300.0,
     action_sec=11.0,
-    verbs=ORDER_FREE_VERBS,
     made_up_verbs=4,
     made_up_nouns=120,
     looks_per_noun=1,
     verb_skew=0.3,
     noun_skew=0.5,
-    rare_pairs=0,
-    synonyms=0.0,
-    colour_share=0.0,
-    hand_share=0.0,
-    place_share=0.0,
-    habit_share=0.0,
-    quirk_share=0.0,
-    unlabelled_share=0.0,
-    missing_share=0.0,
-    redacted_share=0.0,
-    num_distractors=(0, 2),
-    zoom=1.6,
 )
 # Nothing that is made up here was ever rendered there. Few nouns, so that each pair has clips enough for a context.
 NOVEL_WORLD = dataclasses.replace(

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
+from typing import Any
 
 
 LAYOUTS = ("ego4d", "epic_kitchens")
@@ -16,24 +17,7 @@ DISTRACTOR_SPOTS = 8
 class SyntheticConfig:
     """Options of the synthetic set. The same options give the same annotations, byte for byte, and the same frames.
 
-    By default the set is as varied and as untidy as the real ones. A set for a small model, or for one that sees
-    frames without their order, has less to learn, and every valid narration is "#C C <verb>s the <noun>":
-
-    ```python
-    SyntheticConfig(
-        verbs=ORDER_FREE_VERBS,
-        synonyms=0.0,
-        colour_share=0.0,
-        hand_share=0.0,
-        place_share=0.0,
-        habit_share=0.0,
-        quirk_share=0.0,
-        unlabelled_share=0.0,
-        num_distractors=(0, 2),
-        image_size=64,
-        zoom=1.6,
-    )
-    ```
+    By default the set is as varied and as untidy as the real ones; `for_small_models` has less to learn.
 
     Raises:
         TypeError, ValueError: a field that is not such a value, by name.
@@ -123,6 +107,26 @@ class SyntheticConfig:
             "drawn larger, not blown up. Boxes of hands, objects and tools follow."
         },
     )
+
+    @classmethod
+    def for_small_models(cls, **options: Any) -> "SyntheticConfig":
+        """
+        Of a set for a small model, or for one that sees frames without their order: `ORDER_FREE_VERBS`, one word for
+        each thing and every valid narration "#C C <verb>s the <noun>", no gaps, few other things, a near camera.
+
+        Args:
+            options (`Any`): whatever else there is, or shall be otherwise.
+
+        Example:
+
+        ```python
+        >>> SyntheticConfig.for_small_models(hours=2.0, image_size=64)
+        ```
+        """
+        from .world import ORDER_FREE_VERBS
+
+        plain = {"verbs": ORDER_FREE_VERBS, "rare_pairs": 0, "num_distractors": (0, 2), "zoom": 1.6}
+        return cls(**{**plain, **dict.fromkeys(_UNTIDY_SHARES, 0.0), **options})
 
     def __post_init__(self):
         for name in (*_COUNTS, "image_size", "fps", "looks_per_noun"):
@@ -235,6 +239,11 @@ class SyntheticConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
+# What makes a set untidy.
+_UNTIDY_SHARES = (
+    *("synonyms", "colour_share", "hand_share", "place_share", "habit_share"),
+    *("quirk_share", "unlabelled_share", "missing_share", "redacted_share"),
+)
 _COUNTS = ("seed", "first_video", "rare_pairs", "made_up_verbs", "made_up_nouns")
 _NUMBERS = ("hours", "video_sec", "action_sec", "verb_skew", "noun_skew", "rare_pair_weight", "zoom")
 _SHARES = (
